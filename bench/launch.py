@@ -1,0 +1,154 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""How long it takes to start a container, run /bin/true in it and tidy up: umwelt beside others.
+
+Each launcher has a worker process that starts it again and again; the rounds go over all of them
+in random order, so that whatever else the machine does meets all alike. All run a static busybox
+in the same root filesystem, without network set-up.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+UNIFIED = "/sys/fs/cgroup/unified"
+
+
+def make_rootfs(folder):
+    for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", folder / "bin/busybox")
+    for name in ("sh", "true"):
+        (folder / "bin" / name).symlink_to("busybox")
+
+
+def make_bundle(bundle, rootfs):
+    bundle.mkdir()
+    subprocess.run(["runc", "spec", "-b", bundle], check=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"].update(args=["/bin/true"], terminal=False)
+    config["root"] = {"path": str(rootfs), "readonly": True}
+    config["linux"]["resources"]["memory"] = {"limit": 256 << 20}
+    (bundle / "config.json").write_text(json.dumps(config))
+
+
+def launchers(folder, umwelt):
+    """name -> command; "{n}" becomes the number of the run, for names."""
+    rootfs = folder / "rootfs"
+    make_rootfs(rootfs)
+    make_bundle(folder / "bundle", rootfs)
+    root = str(rootfs)
+    bundle = str(folder / "bundle")
+    commands = {
+        "unshare and chroot": ["unshare", "-mpuinf", "chroot", root, "/bin/true"],
+        "bwrap": ["bwrap", "--unshare-all", "--bind", root, "/", "--proc", "/proc", "--dev", "/dev",
+                  "--ro-bind", "/sys", "/sys", "/bin/true"],
+        "crun": ["crun", "--root", f"{folder}/crun", "run", "-b", bundle, "bench{n}"],
+        "runc": ["runc", "--root", f"{folder}/runc", "run", "-b", bundle, "bench{n}"],
+        "umwelt run --rootfs": [umwelt, "run", "--rm", "--memory", "256M", "--network", "none",
+                                "--rootfs", root, "--", "/bin/true"],
+        "umwelt run (host's root)": [umwelt, "run", "--rm", "--memory", "256M", "--network", "none",
+                                     "--", "/bin/true"],
+    }
+    return {name: command for name, command in commands.items() if shutil.which(command[0])}
+
+
+class Worker:
+    """A process that runs one launcher; crun's hides the unified hierarchy, which it refuses."""
+
+    def __init__(self, name, command):
+        self.name = name
+        argv = [sys.executable, __file__, "--worker", *command]
+        if name == "crun" and os.path.ismount(UNIFIED):
+            argv = ["unshare", "-m", "--propagation", "private", "sh", "-c",
+                    f'umount {UNIFIED}; exec "$@"', "sh", *argv]
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+
+    def run(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer.strip().isdigit():
+            raise SystemExit(f"launch: {self.name} failed: {answer.strip()}")
+        return int(answer) / 1e6
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def work(command):
+    """Answers each line of stdin with the nanoseconds of one run, or with what went wrong."""
+    with tempfile.TemporaryFile() as errors:
+        files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                 (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)]
+        for number, _ in enumerate(sys.stdin):
+            argv = [word.replace("{n}", f"-{os.getpid()}-{number}") for word in command]
+            started = time.monotonic_ns()
+            pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=files)
+            _, status = os.waitpid(pid, 0)
+            took = time.monotonic_ns() - started
+            if status != 0:
+                errors.seek(0)
+                took = " ".join(errors.read().decode(errors="replace").split()) or f"{status:#x}"
+            print(took, flush=True)
+
+
+def measure(umwelt, rounds):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="umwelt-bench."))
+    environment = {"UMWELT_RUNTIME_DIR": f"{folder}/run", "UMWELT_STATE_DIR": f"{folder}/state"}
+    os.environ.update(environment)
+    workers = [Worker(*item) for item in launchers(folder, umwelt).items()]
+    times = {worker.name: [] for worker in workers}
+    try:
+        for number in range(rounds + 3):
+            for worker in random.sample(workers, len(workers)):
+                took = worker.run()
+                if number >= 3:  # the first ones warm up, and start the daemon
+                    times[worker.name].append(took)
+    finally:
+        for worker in workers:
+            worker.close()
+        subprocess.run([umwelt, "daemon", "stop"], capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return times
+
+
+def table(times):
+    base = statistics.median(next(iter(times.values())))
+    lines = ["| launcher | median, ms | p10 | p90 | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, values in times.items():
+        deciles = statistics.quantiles(values, n=10)
+        median = statistics.median(values)
+        lines.append(f"| {name} | {median:.1f} | {deciles[0]:.1f} | {deciles[-1]:.1f} | "
+                     f"{median / base:.1f} |")
+    return "\n".join(lines)
+
+
+def main():
+    if sys.argv[1:2] == ["--worker"]:
+        return work(sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--umwelt", required=True, help="the program")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", type=pathlib.Path, help="write every time to this file")
+    arguments = parser.parse_args()
+    times = measure(arguments.umwelt, arguments.rounds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(times, indent=1))
+    print(table(times))
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,561 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fusefs/keeper.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <thread>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "control/server.h"
+#include "fusefs/connection.h"
+#include "fusefs/journal.h"
+#include "fusefs/mounts.h"
+#include "fusefs/process.h"
+#include "intercept/paths.h"
+
+namespace umwelt::fusefs {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = Keeper::Clock;
+
+constexpr auto kPingInterval = 500ms;
+constexpr auto kAnswerPatience = 2000ms;    // to a ping
+constexpr auto kStartPatience = 30000ms;    // from kGo to kReady
+constexpr auto kPreparePatience = 20000ms;  // of another program
+constexpr auto kRetirePatience = 5000ms;
+constexpr auto kDeathCheckInterval = 3ms;
+constexpr auto kLongLife = 10s;  // after which a crash is not one of a series
+constexpr auto kMaxDelay = 1000ms;
+constexpr auto kLockPatience = 50ms;
+constexpr const char* kKept = "kept/";
+
+std::string program_path() {
+  char path[PATH_MAX];
+  const ssize_t n = ::readlink("/proc/self/exe", path, sizeof(path));
+  return {path, n > 0 ? static_cast<std::size_t>(n) : 0};
+}
+
+// Held by the keeper and its servers; the file says which process the keeper is.
+Result<UniqueFd> lock_runtime(const std::string& path) {
+  UniqueFd lock = UMWELT_TRY(open_at(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  // A stand-in has it for a moment (intercept/stand_in.h).
+  const Clock::time_point deadline = Clock::now() + kLockPatience;
+  while (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return fail_errno("lock " + path);
+    if (Clock::now() < deadline) {
+      std::this_thread::sleep_for(1ms);
+      continue;
+    }
+    const auto text = read_file(path, 64);
+    const std::string pid(text ? trim(*text) : "?");
+    return fail(0, "already running as process " + (pid.empty() ? "?" : pid) + " (" + path + ")");
+  }
+  return lock;
+}
+
+Result<void> write_pid(int lock) {
+  const std::string pid = fmt::format("{}\n", ::getpid());
+  if (::ftruncate(lock, 0) != 0 ||
+      ::pwrite(lock, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()))
+    return fail_errno("write the lock file");
+  return {};
+}
+
+// What systemd keeps for us: not the lock, which must be free when nobody of us is left.
+bool worth_storing(const std::string& name) {
+  return name == "journal" || name == "listener" || name.starts_with(kKept) ||
+         std::any_of(kConnectionKinds.begin(), kConnectionKinds.end(), [&](const auto& kind) {
+           return name.starts_with(std::string(kind.name) + ".");
+         });
+}
+
+Result<void> mount_one(unsigned index, const std::string& path, unsigned threads, Journal& journal,
+                       Holdings& holdings) {
+  const ConnectionKind& kind = kConnectionKinds[index];
+  Channel channel = UMWELT_TRY(mount_channel(path, threads, kind));
+  UMWELT_CHECK(journal.set_init_request(index, channel.init_request));
+  for (std::size_t i = 0; i < channel.fds.size(); ++i)
+    holdings.put(fmt::format("{}.{}", kind.name, i), std::move(channel.fds[i]));
+  return {};
+}
+
+// Those that lie upon others first.
+std::vector<std::string> mount_points(const Options& options) {
+  const container::Directories& directories = options.directories;
+  std::vector<std::string> paths = {directories.shared_proc(), directories.shared_sys()};
+  if (!options.lxcfs.empty()) paths.push_back(options.lxcfs);
+  for (const std::string& path : directories.mounts()) paths.push_back(path);
+  return paths;
+}
+
+}  // namespace
+
+struct Keeper::Child {
+  enum class State { kPreparing, kPrepared, kStarting, kServing, kRetiring, kDying };
+
+  Child(pid_t process, UniqueFd descriptor, UniqueFd channel_end, UniqueFd life_end)
+      : pid(process),
+        pidfd(std::move(descriptor)),
+        life(std::move(life_end)),
+        channel(std::move(channel_end)) {}
+
+  void enter(State next) {
+    state = next;
+    since = Clock::now();
+  }
+  void kill() {
+    ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
+    enter(State::kDying);
+  }
+  bool lived_long() const { return ready && Clock::now() - ready_at > kLongLife; }
+
+  pid_t pid;
+  UniqueFd pidfd, life;
+  KeeperChannel channel;
+  std::string program;  // another one than the keeper's
+  State state = State::kPreparing;
+  Clock::time_point since = Clock::now(), ready_at, next_ping;
+  std::optional<Clock::time_point> pinged;  // not answered yet
+  bool ready = false, hung_up = false, ending = false;
+  int wait_status = 0;  // as of waitid(2): si_status, negative for a signal
+};
+
+Keeper::Keeper(const Options& options)
+    : options_(options), program_(program_path()), manager_(ServiceManager::from_environment()) {}
+
+Keeper::~Keeper() = default;
+
+Result<std::unique_ptr<Keeper>> Keeper::make(const Options& options, Holdings inherited) {
+  std::unique_ptr<Keeper> keeper(new Keeper(options));
+  keeper->holdings_ = std::move(inherited);
+  UMWELT_CHECK(keeper->take_runtime());
+  if (const auto made = keeper->make_mounts(); !made) {
+    keeper->clean_up();
+    return fail(made.error());
+  }
+  UMWELT_CHECK(keeper->open_signals());
+  keeper->adopt_server();
+  return keeper;
+}
+
+Result<void> Keeper::take_runtime() {
+  container::Directories& directories = options_.directories;
+  directories.runtime = UMWELT_TRY(real_directory(directories.runtime));
+  if (!holdings_.contains("lock"))
+    holdings_.put("lock", UMWELT_TRY(lock_runtime(directories.runtime + "/umweltd.lock")));
+  UMWELT_CHECK(write_pid(holdings_.get("lock")));
+  directories.state = UMWELT_TRY(real_directory(directories.state));
+  if (!options_.lxcfs.empty()) {
+    UMWELT_CHECK(take_lxcfs_place(options_.lxcfs));
+    options_.lxcfs = UMWELT_TRY(real_directory(options_.lxcfs));
+  }
+  if (!options_.pid_file.empty())
+    UMWELT_CHECK(replace_file(options_.pid_file, fmt::format("{}\n", ::getpid()), 0644));
+  return {};
+}
+
+Result<void> Keeper::make_mounts() {
+  const container::Directories& directories = options_.directories;
+  if (!holdings_.contains("listener")) {
+    auto listener = UMWELT_TRY(control::Listener::bind(directories.socket()));
+    holdings_.put("listener", std::move(listener.socket));
+    holdings_.put("listener.lock", std::move(listener.lock));
+  }
+  const int journal_fd = holdings_.get("journal");
+  const bool mounted = std::all_of(
+      kConnectionKinds.begin(), kConnectionKinds.end(),
+      [&](const auto& kind) { return holdings_.contains(std::string(kind.name) + ".0"); });
+  if (journal_fd >= 0 && mounted) {
+    const auto journal = Journal::map(journal_fd);
+    if (journal) return {};
+    spdlog::warn("{}: mounting again", journal.error().message());
+  }
+  for (const std::string& path : mount_points(options_)) {
+    UMWELT_CHECK(unmount_own(path));
+    UMWELT_CHECK(make_directories(path));
+  }
+  UniqueFd fd = UMWELT_TRY(Journal::create());
+  const auto journal = UMWELT_TRY(Journal::map(fd.get()));
+  holdings_.put("journal", std::move(fd));
+  const auto mounts = directories.mounts();
+  for (unsigned i = 0; i < mounts.size(); ++i)
+    UMWELT_CHECK(mount_one(i, mounts[i], options_.threads, *journal, holdings_));
+  return {};
+}
+
+Result<void> Keeper::open_signals() {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) ::sigaddset(&signals, signal);
+  signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals_) return fail_errno("signalfd");
+  return {};
+}
+
+// One that serves already, when this program took over from an earlier keeper.
+void Keeper::adopt_server() {
+  if (!holdings_.contains("server") || !holdings_.contains("channel")) return;
+  UniqueFd pidfd = holdings_.take("server");
+  const pid_t pid = pid_of(pidfd.get());
+  server_ = std::make_unique<Child>(pid, std::move(pidfd), holdings_.take("channel"),
+                                    holdings_.take("life"));
+  server_->enter(Child::State::kServing);
+  server_->ready = true;
+  server_->ready_at = Clock::now();
+  spdlog::info("keeper {} goes on with server {}", ::getpid(), pid);
+}
+
+Result<std::unique_ptr<Keeper::Child>> Keeper::spawn(const std::string& program) {
+  auto [mine, theirs] = UMWELT_TRY(KeeperChannel::make_pair());
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
+  UniqueFd life(ends[0]), their_life(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail_errno("fork");
+  if (pid == 0) {
+    Holdings extra;
+    extra.put("channel", std::move(theirs));
+    extra.put("life", std::move(their_life));
+    mine.reset();
+    life.reset();
+    become_server(std::move(extra), program);
+  }
+  UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) {
+    const auto error = fail_errno("pidfd_open");
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    return error;
+  }
+  auto child = std::make_unique<Child>(pid, std::move(pidfd), std::move(mine), std::move(life));
+  child->program = program;
+  return child;
+}
+
+void Keeper::become_server(Holdings&& extra, const std::string& program) {
+  server_.reset();
+  candidate_.reset();
+  corpses_.clear();
+  signals_.reset();
+  for (const char* name : {"channel", "life"}) holdings_.put(name, extra.take(name));
+  if (program.empty()) std::exit(run_server_(options_, std::move(holdings_)));
+  const Error error = std::move(holdings_).exec(arguments_for(program, options_.arguments));
+  spdlog::error("{}", error.message());
+  ::_exit(127);
+}
+
+void Keeper::restart() {
+  auto spawned = spawn("");
+  if (!spawned) {
+    spdlog::error("start a server: {}", spawned.error().message());
+    restart_at_ = Clock::now() + kMaxDelay;
+    return;
+  }
+  server_ = *std::move(spawned);
+  server_->enter(Child::State::kStarting);
+  (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
+}
+
+void Keeper::start_upgrade(const std::string& program) {
+  if (stopping_) return;
+  if (candidate_ || !successor_.empty()) return refuse_upgrade("an upgrade is under way");
+  const std::string path = program.empty() ? program_ : program;
+  if (::access(path.c_str(), X_OK) != 0) return refuse_upgrade(fail_errno(path).value().message());
+  spdlog::info("upgrading to {}", path);
+  auto spawned = spawn(path);
+  if (!spawned) return refuse_upgrade(spawned.error().message());
+  candidate_ = *std::move(spawned);
+}
+
+void Keeper::refuse_upgrade(const std::string& why) {
+  spdlog::error("no upgrade: {}", why);
+  if (server_) (void)server_->channel.send(Verb::kRefused, why);
+}
+
+// The new server serves: what starts the ones after it must be of the same program.
+void Keeper::become_successor() {
+  Holdings all = std::move(holdings_);
+  const std::pair<const char*, int> own[] = {{"server", server_->pidfd.get()},
+                                             {"life", server_->life.get()},
+                                             {"channel", server_->channel.fd()}};
+  for (const auto& [name, fd] : own)
+    if (fd >= 0) all.put(name, UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 3)));
+  const Error error = std::move(all).exec(arguments_for(successor_, options_.arguments));
+  // The server that is there starts another keeper.
+  spdlog::critical("keeper: {}", error.message());
+  ::_exit(1);
+}
+
+// --- what happens --------------------------------------------------------------------------------
+
+int Keeper::poll_timeout() const {
+  const Clock::time_point now = Clock::now();
+  Clock::time_point next = now + 10s;
+  const auto at = [&](Clock::time_point time) { next = std::min(next, time); };
+  if (!server_) at(restart_at_);
+  for (const Child* child : {server_.get(), candidate_.get()}) {
+    if (child == nullptr) continue;
+    if (child->hung_up || child->state == Child::State::kDying) at(now + kDeathCheckInterval);
+    if (child->state == Child::State::kServing)
+      at(child->pinged ? *child->pinged + kAnswerPatience : child->next_ping);
+    if (child->state != Child::State::kServing) at(now + 100ms);
+  }
+  if (const auto interval = manager_.watchdog_interval()) at(now + *interval);
+  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - now);
+  return static_cast<int>(std::clamp<std::int64_t>(wait.count(), 0, 10000));
+}
+
+void Keeper::wait() {
+  std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}};
+  for (const Child* child : {server_.get(), candidate_.get()}) {
+    if (child == nullptr) continue;
+    entries.push_back({child->pidfd.get(), POLLIN, 0});
+    entries.push_back({child->hung_up ? -1 : child->channel.fd(), POLLIN, 0});
+    entries.push_back({child->hung_up ? -1 : child->life.get(), POLLIN, 0});
+  }
+  ::poll(entries.data(), entries.size(), poll_timeout());
+}
+
+void Keeper::on_signal() {
+  signalfd_siginfo info{};
+  while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
+    if (info.ssi_signo == SIGUSR2) {
+      start_upgrade("");
+    } else if (!stopping_) {
+      spdlog::info("stopping on {}", ::strsignal(static_cast<int>(info.ssi_signo)));
+      begin_stop();
+    }
+  }
+}
+
+void Keeper::receive(Child& child) {
+  for (;;) {
+    auto received = child.channel.receive();
+    if (!received) return;  // EAGAIN
+    if (!*received) {
+      child.hung_up = true;
+      return;
+    }
+    Message& message = **received;
+    switch (message.verb) {
+      case Verb::kPrepared:
+        if (&child == candidate_.get()) child.enter(Child::State::kPrepared);
+        break;
+      case Verb::kReady:
+        child.ready = has_served_ = true;
+        child.ready_at = child.next_ping = Clock::now();
+        if (child.state == Child::State::kStarting) child.enter(Child::State::kServing);
+        break;
+      case Verb::kPong:
+        child.pinged.reset();
+        break;
+      case Verb::kKeep:
+        if (!message.fd) break;
+        manager_.drop(kKept + message.text);
+        manager_.keep(kKept + message.text, message.fd.get());
+        holdings_.put(kKept + message.text, std::move(message.fd));
+        break;
+      case Verb::kDrop:
+        manager_.drop(kKept + message.text);
+        holdings_.drop(kKept + message.text);
+        break;
+      case Verb::kUpgrade:
+        start_upgrade(message.text);
+        break;
+      case Verb::kUnmounted:
+        spdlog::error("the filesystem was unmounted by somebody else: stopping");
+        begin_stop();
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+// Its end may be held up: a thread that waits for a page of a file that is served only goes on when
+// the next server has sent that. Threads that sleep like this do nothing more after they were
+// killed, so it counts as dead when all that is left of it does.
+bool Keeper::is_dead(Child& child) {
+  pollfd entries[] = {{child.pidfd.get(), POLLIN, 0}, {child.life.get(), POLLIN, 0}};
+  ::poll(entries, 2, 0);
+  if (entries[0].revents != 0) {
+    siginfo_t info{};
+    if (::waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED | WNOHANG) == 0 &&
+        info.si_pid != 0)
+      child.wait_status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    return true;
+  }
+  if (entries[1].revents == 0) return false;
+  child.hung_up = true;
+  if (child.state != Child::State::kDying) child.kill();  // it has no life thread: it can't go on
+  if (!only_sleeps_uninterruptibly(child.pid)) return false;
+  spdlog::warn("server {} is killed and waits for its successor", child.pid);
+  child.wait_status = -SIGKILL;
+  corpses_.push_back(std::move(child.pidfd));
+  return true;
+}
+
+void Keeper::check_heartbeat(Child& child) {
+  const Clock::time_point now = Clock::now();
+  if (child.pinged && now - *child.pinged > kAnswerPatience) {
+    spdlog::error("server {} does not answer: killing it", child.pid);
+    child.kill();
+  } else if (!child.pinged && now >= child.next_ping) {
+    child.pinged = now;
+    child.next_ping = now + kPingInterval;
+    (void)child.channel.send(Verb::kPing, std::to_string(::getpid()));
+  }
+}
+
+void Keeper::see_to_server() {
+  const Clock::time_point now = Clock::now();
+  if (server_) {
+    Child& child = *server_;
+    const bool dead = is_dead(child);
+    receive(child);
+    if (!dead) {
+      const auto age = now - child.since;
+      if (child.state == Child::State::kServing) check_heartbeat(child);
+      if (child.state == Child::State::kStarting && age > kStartPatience) child.kill();
+      if (child.state == Child::State::kRetiring && age > kRetirePatience) child.kill();
+      if (child.state == Child::State::kDying && age > 1s) child.kill();  // again
+      return;
+    }
+    const bool asked_to = child.ending;
+    const bool crashed = child.wait_status != -SIGKILL && !child.lived_long();
+    if (!asked_to && !stopping_)
+      spdlog::warn("server {} {}", child.pid,
+                   child.wait_status < 0 ? fmt::format("was ended by signal {}", -child.wait_status)
+                                         : fmt::format("exited with status {}", child.wait_status));
+    const bool never_ready = !child.ready;
+    failed_starts_ = !asked_to && (never_ready || crashed) ? failed_starts_ + 1 : 0;
+    server_.reset();
+    successor_.clear();
+    const auto delay = failed_starts_ <= 1 ? 0ms : 10ms * (1 << std::min(failed_starts_ - 2, 7U));
+    restart_at_ = now + std::min<std::chrono::milliseconds>(delay, kMaxDelay);
+    if (stopping_ || (!has_served_ && never_ready)) finished_ = true;
+  }
+  if (server_ || stopping_ || finished_) return;
+  if (candidate_ && candidate_->state == Child::State::kPrepared) {
+    server_ = std::move(candidate_);
+    successor_ = server_->program;
+    server_->enter(Child::State::kStarting);
+    (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
+  } else if (now >= restart_at_) {
+    restart();
+  }
+}
+
+void Keeper::see_to_candidate() {
+  if (!candidate_) return;
+  const bool dead = is_dead(*candidate_);
+  receive(*candidate_);
+  if (dead) {
+    const int status = candidate_->wait_status;
+    candidate_.reset();
+    refuse_upgrade(status < 0 ? fmt::format("the new server was ended by signal {}", -status)
+                              : fmt::format("the new server exited with status {}", status));
+    return;
+  }
+  if (candidate_->state == Child::State::kPreparing &&
+      Clock::now() - candidate_->since > kPreparePatience)
+    candidate_->kill();
+  if (candidate_->state == Child::State::kPrepared && server_ &&
+      server_->state == Child::State::kServing) {
+    server_->ending = true;
+    server_->enter(Child::State::kRetiring);
+    (void)server_->channel.send(Verb::kRetire);
+  }
+}
+
+void Keeper::reap() {
+  std::erase_if(corpses_, [](const UniqueFd& pidfd) {
+    siginfo_t info{};
+    return ::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info, WEXITED | WNOHANG) != 0 ||
+           info.si_pid != 0;
+  });
+}
+
+void Keeper::begin_stop() {
+  if (stopping_) return;
+  stopping_ = true;
+  manager_.notify("STOPPING=1");
+  if (candidate_) candidate_->kill();
+  candidate_.reset();
+  if (!server_) {
+    finished_ = true;
+    return;
+  }
+  server_->ending = true;
+  if (server_->state == Child::State::kDying) return;
+  server_->enter(Child::State::kRetiring);
+  (void)server_->channel.send(Verb::kRetire);
+}
+
+Result<void> Keeper::run(const RunServer& run_server,
+                         const std::function<Result<void>()>& on_ready) {
+  run_server_ = run_server;
+  Clock::time_point next_watchdog;
+  while (!finished_) {
+    on_signal();
+    see_to_candidate();
+    see_to_server();
+    reap();
+    if (server_ && server_->state == Child::State::kServing) {
+      has_served_ = true;  // also one that another keeper started
+      if (!announced_) {
+        announced_ = true;
+        if (auto told = on_ready(); !told) {
+          spdlog::error("{}", told.error().message());
+          begin_stop();
+        }
+        for (const auto& [name, fd] : holdings_.items())
+          if (worth_storing(name)) manager_.keep(name, fd.get());
+        manager_.notify("READY=1");
+      }
+      if (!successor_.empty() && !stopping_) become_successor();
+      const auto interval = manager_.watchdog_interval();
+      if (interval && Clock::now() >= next_watchdog) {
+        manager_.notify("WATCHDOG=1");
+        next_watchdog = Clock::now() + *interval;
+      }
+    }
+    if (!finished_) wait();
+  }
+  clean_up();
+  if (!has_served_) return fail(0, "");  // the server has said why
+  return {};
+}
+
+void Keeper::clean_up() {
+  for (const auto& [name, fd] : holdings_.items())
+    if (worth_storing(name)) manager_.drop(name);
+  const bool bound = holdings_.contains("listener");
+  UniqueFd lock = holdings_.take("lock"), listener_lock = holdings_.take("listener.lock");
+  holdings_ = Holdings();
+  const container::Directories& directories = options_.directories;
+  for (const std::string& path : mount_points(options_))
+    if (const auto result = unmount_own(path); !result)
+      spdlog::error("{}", result.error().message());
+  if (!options_.pid_file.empty()) ::unlink(options_.pid_file.c_str());
+  if (!bound) return;
+  for (const std::string& path :
+       {directories.socket(), intercept::socket_path(directories.runtime)})
+    ::unlink(path.c_str());
+}
+
+}  // namespace umwelt::fusefs

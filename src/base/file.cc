@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/file.h"
+
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace umwelt {
+namespace {
+
+template <class Call>
+auto retry(Call call) {
+  decltype(call()) result;
+  do {
+    result = call();
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
+Result<std::string> read_whole(int fd, const std::string& path, std::size_t max_bytes) {
+  std::string text(4096, '\0');
+  std::size_t used = 0;
+  for (;;) {
+    if (used == text.size()) text.resize(text.size() * 2);
+    const ssize_t n = retry([&] { return ::read(fd, text.data() + used, text.size() - used); });
+    if (n < 0) return fail_errno("read " + path);
+    if (n == 0) break;
+    used += static_cast<std::size_t>(n);
+    if (used > max_bytes) return fail(EFBIG, "read " + path);
+  }
+  text.resize(used);
+  return text;
+}
+
+Result<std::string_view> pread_until(int fd, std::string& buffer, bool short_read_ends) {
+  if (buffer.size() < 4096) buffer.resize(std::max<std::size_t>(buffer.capacity(), 4096));
+  std::size_t used = 0;
+  for (;;) {
+    const std::size_t room = buffer.size() - used;
+    const ssize_t n =
+        retry([&] { return ::pread(fd, buffer.data() + used, room, static_cast<off_t>(used)); });
+    if (n < 0) return fail_errno("pread");
+    used += static_cast<std::size_t>(n);
+    if (n == 0 || (short_read_ends && static_cast<std::size_t>(n) < room)) break;
+    if (used > kMaxFileBytes) return fail(EFBIG, "pread");
+    if (used == buffer.size()) buffer.resize(buffer.size() * 2);
+  }
+  return std::string_view(buffer.data(), used);
+}
+
+}  // namespace
+
+Result<UniqueFd> open_at(int dir, const std::string& path, int flags, mode_t mode) {
+  const int fd = retry([&] { return ::openat(dir, path.c_str(), flags | O_CLOEXEC, mode); });
+  if (fd < 0) return fail_errno("open " + path);
+  return UniqueFd(fd);
+}
+
+Result<UniqueFd> open_in_root(int root, const std::string& path, int flags, mode_t mode) {
+  open_how how{};
+  how.flags = static_cast<unsigned>(flags) | O_CLOEXEC;
+  how.mode = mode;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  // EAGAIN: a rename or mount raced with the resolution of ".." (openat2(2)).
+  long fd = -1;
+  for (int attempt = 0; attempt < 64; ++attempt) {
+    fd = ::syscall(SYS_openat2, root, path.c_str(), &how, sizeof(how));
+    if (fd >= 0 || (errno != EAGAIN && errno != EINTR)) break;
+  }
+  if (fd < 0) return fail_errno("open " + path + " in the root filesystem");
+  return UniqueFd(static_cast<int>(fd));
+}
+
+Result<std::string> read_file_at(int dir, const std::string& path, std::size_t max_bytes) {
+  UniqueFd fd = UMWELT_TRY(open_at(dir, path, O_RDONLY));
+  return read_whole(fd.get(), path, max_bytes);
+}
+
+Result<std::string> read_file(const std::string& path, std::size_t max_bytes) {
+  return read_file_at(AT_FDCWD, path, max_bytes);
+}
+
+Result<std::optional<std::string>> read_optional_at(int dir, const std::string& path,
+                                                    std::size_t max_bytes) {
+  auto text = read_file_at(dir, path, max_bytes);
+  if (text) return std::optional<std::string>(std::move(*text));
+  if (text.error().code == ENOENT || text.error().code == ENOTDIR)
+    return std::optional<std::string>();
+  return fail(text.error());
+}
+
+Result<std::string_view> pread_all(int fd, std::string& buffer) {
+  return pread_until(fd, buffer, false);
+}
+
+Result<std::string_view> pread_record(int fd, std::string& buffer) {
+  return pread_until(fd, buffer, true);
+}
+
+Result<void> write_file_at(int dir, const std::string& path, std::string_view text) {
+  UniqueFd fd = UMWELT_TRY(open_at(dir, path, O_WRONLY));
+  const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
+  if (n < 0) return fail_errno("write " + path);
+  if (static_cast<std::size_t>(n) != text.size()) return fail(EIO, "short write " + path);
+  return {};
+}
+
+Result<void> replace_file(const std::string& path, std::string_view text, mode_t mode,
+                          bool durable) {
+  const std::string temporary = path + ".new";
+  UniqueFd fd =
+      UMWELT_TRY(open_at(AT_FDCWD, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
+  while (!text.empty()) {
+    const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
+    if (n < 0) return fail_errno("write " + temporary);
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+  if (durable && ::fsync(fd.get()) != 0) return fail_errno("fsync " + temporary);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return fail_errno("rename " + path);
+  return {};
+}
+
+Result<void> make_directories(const std::string& path, mode_t mode) {
+  for (std::size_t end = 0; end != std::string::npos;) {
+    end = path.find('/', end + 1);
+    const std::string part = path.substr(0, end);
+    if (::mkdir(part.c_str(), mode) != 0 && errno != EEXIST) return fail_errno("mkdir " + part);
+  }
+  return {};
+}
+
+}  // namespace umwelt

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cgroup/directory.h"
+
+#include <unistd.h>
+
+#include "base/file.h"
+
+namespace umwelt::cgroup {
+namespace {
+
+unsigned count_components(std::string_view path) {
+  unsigned count = 0;
+  for (std::size_t i = 0; i < path.size(); ++i)
+    if (path[i] != '/' && (i == 0 || path[i - 1] == '/')) ++count;
+  return count;
+}
+
+bool absent(const Error& error) { return error.code == ENOENT || error.code == ENOTDIR; }
+
+}  // namespace
+
+Result<std::unique_ptr<const Directory>> Directory::open(const std::string& mount_point,
+                                                         const std::string& path, bool v2) {
+  std::unique_ptr<Directory> directory(new Directory());
+  directory->mount_point_ = mount_point;
+  directory->path_ = path;
+  directory->v2_ = v2;
+  directory->depth_ = count_components(path);
+  directory->fd_ = UMWELT_TRY(open_at(AT_FDCWD, mount_point + path, O_RDONLY | O_DIRECTORY));
+  directory->alive_ =
+      UMWELT_TRY(directory->open_file(0, v2 ? "cgroup.controllers" : "notify_on_release"));
+  return std::unique_ptr<const Directory>(std::move(directory));
+}
+
+std::string Directory::relative(unsigned level, std::string_view file) const {
+  std::string path;
+  path.reserve(level * 3 + file.size());
+  for (unsigned i = 0; i < level; ++i) path += "../";
+  path += file;
+  return path;
+}
+
+Result<UniqueFd> Directory::open_file(unsigned level, std::string_view file) const {
+  auto fd = open_at(fd_.get(), relative(level, file), O_RDONLY);
+  if (!fd && absent(fd.error())) return UniqueFd();
+  return fd;
+}
+
+Result<std::optional<std::string_view>> Directory::read(unsigned level, std::string_view file,
+                                                        std::string& buffer) const {
+  const UniqueFd fd = UMWELT_TRY(open_file(level, file));
+  if (!fd) return std::optional<std::string_view>();
+  auto text = pread_record(fd.get(), buffer);
+  if (text) return std::optional<std::string_view>(*text);
+  // The controller was disabled, or the cgroup removed, just now; check_alive() tells.
+  if (text.error().code == ENODEV) return std::optional<std::string_view>();
+  return fail(text.error().code, "read " + path_ + " " + relative(level, file));
+}
+
+std::string Directory::existing_path(unsigned level, std::string_view file) const {
+  if (::faccessat(fd_.get(), relative(level, file).c_str(), F_OK, 0) != 0) return "";
+  std::string_view path = path_;
+  while (path.ends_with('/')) path.remove_suffix(1);
+  for (unsigned i = 0; i < level; ++i) {
+    path = path.substr(0, path.rfind('/'));
+    while (path.ends_with('/')) path.remove_suffix(1);
+  }
+  return mount_point_ + std::string(path) + "/" + std::string(file);
+}
+
+Result<void> Directory::check_alive(std::string& buffer) const {
+  if (!alive_) return {};
+  auto text = pread_record(alive_.get(), buffer);
+  if (!text) return fail(text.error().code, "cgroup " + path_);
+  return {};
+}
+
+HeldFile::HeldFile(const Directory* directory, unsigned level, std::string name)
+    : directory_(directory), level_(level), name_(std::move(name)) {}
+
+Result<void> HeldFile::refresh() {
+  if (directory_ && !fd_) fd_ = UMWELT_TRY(directory_->open_file(level_, name_));
+  return {};
+}
+
+Result<std::optional<std::string_view>> HeldFile::read(std::string& buffer) {
+  if (!fd_) return std::optional<std::string_view>();
+  for (int attempt = 0;; ++attempt) {
+    auto text = pread_record(fd_.get(), buffer);
+    if (text) return std::optional<std::string_view>(*text);
+    if (text.error().code != ENODEV || attempt > 0) return fail(text.error().code, "read " + name_);
+    // Either the cgroup is gone, or on v2 its controller was disabled, maybe enabled again.
+    UMWELT_CHECK(directory_->check_alive(buffer));
+    fd_.reset();
+    UMWELT_CHECK(refresh());
+    if (!fd_) return std::optional<std::string_view>();
+  }
+}
+
+}  // namespace umwelt::cgroup

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace umwelt::cgroup {
+
+// One cgroup in one hierarchy, held by a descriptor, with its ancestors up to the hierarchy's root.
+// `level` counts upwards: 0 is the cgroup itself, depth() the root. Ancestors are reached with ".."
+// from the held descriptor: a cgroup with children can't be removed. Const calls are thread-safe.
+class Directory {
+ public:
+  // `mount_point` is where the hierarchy is, `path` the cgroup below it (check_path() holds).
+  static Result<std::unique_ptr<const Directory>> open(const std::string& mount_point,
+                                                       const std::string& path, bool v2);
+
+  bool v2() const { return v2_; }
+  int fd() const { return fd_.get(); }
+  unsigned depth() const { return depth_; }
+
+  // The text of a file at a level; nullopt when there is none. The view points into `buffer`.
+  Result<std::optional<std::string_view>> read(unsigned level, std::string_view file,
+                                               std::string& buffer) const;
+  // The same file opened for reading; an empty handle when there is none.
+  Result<UniqueFd> open_file(unsigned level, std::string_view file) const;
+  // Absolute; "" when there is no such file.
+  std::string existing_path(unsigned level, std::string_view file) const;
+
+  // ENODEV once the cgroup has been removed, also when another one has its name now. In a removed
+  // directory every file seems to be absent, so ask this after files that may be.
+  Result<void> check_alive(std::string& buffer) const;
+
+ private:
+  Directory() = default;
+  std::string relative(unsigned level, std::string_view file) const;
+
+  std::string mount_point_, path_;
+  bool v2_ = false;
+  unsigned depth_ = 0;
+  UniqueFd fd_;
+  UniqueFd alive_;  // a file that every cgroup has; empty in recorded trees
+};
+
+// A file of a cgroup that is read often: one pread(2) a read. Not thread-safe.
+class HeldFile {
+ public:
+  HeldFile() = default;
+  HeldFile(const Directory* directory, unsigned level, std::string name);
+
+  // nullopt when there is no such file as of the last refresh(). ENODEV once the cgroup is gone.
+  Result<std::optional<std::string_view>> read(std::string& buffer);
+
+  // Opens the file if it is there by now: on v2 a controller may be enabled late.
+  Result<void> refresh();
+
+ private:
+  const Directory* directory_ = nullptr;
+  unsigned level_ = 0;
+  std::string name_;
+  UniqueFd fd_;
+};
+
+}  // namespace umwelt::cgroup

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cgroup/hugetlb.h"
+
+#include <dirent.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/parse.h"
+#include "cgroup/limits.h"
+#include "cgroup/parse.h"
+
+namespace umwelt::cgroup {
+namespace {
+
+struct CloseDirectory {
+  void operator()(DIR* directory) const { ::closedir(directory); }
+};
+
+}  // namespace
+
+std::vector<std::uint64_t> read_huge_page_sizes(const std::string& root) {
+  std::vector<std::uint64_t> sizes;
+  const std::unique_ptr<DIR, CloseDirectory> directory(
+      ::opendir((root + "/sys/kernel/mm/hugepages").c_str()));
+  while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) {
+    if (const auto bytes = parse_huge_page_directory(entry->d_name)) sizes.push_back(*bytes);
+  }
+  std::sort(sizes.begin(), sizes.end());
+  return sizes;
+}
+
+std::string hugetlb_file(std::uint64_t page_bytes, bool usage, bool v2) {
+  constexpr std::uint64_t kMib = 1U << 20, kGib = 1U << 30;
+  std::string file = "hugetlb.";
+  if (page_bytes >= kGib)
+    file += std::to_string(page_bytes / kGib) + "GB.";
+  else if (page_bytes >= kMib)
+    file += std::to_string(page_bytes / kMib) + "MB.";
+  else
+    file += std::to_string(page_bytes / 1024) + "KB.";
+  if (v2) return file + (usage ? "current" : "max");
+  return file + (usage ? "usage_in_bytes" : "limit_in_bytes");
+}
+
+Result<std::vector<HugetlbLimit>> read_hugetlb_limits(const Directory& directory,
+                                                      const std::vector<std::uint64_t>& page_sizes,
+                                                      std::string& buffer) {
+  std::vector<HugetlbLimit> limits;
+  for (const std::uint64_t page_bytes : page_sizes) {
+    const std::string file = hugetlb_file(page_bytes, false, directory.v2());
+    const auto max = UMWELT_TRY(read_smallest(directory, file, buffer));
+    if (max) limits.push_back({page_bytes, *max});
+  }
+  return limits;
+}
+
+HugetlbReader::HugetlbReader(const Directory* directory,
+                             const std::vector<std::uint64_t>& page_sizes) {
+  for (const std::uint64_t page_bytes : page_sizes)
+    usage_.emplace_back(page_bytes,
+                        HeldFile(directory, 0, hugetlb_file(page_bytes, true, directory->v2())));
+}
+
+Result<void> HugetlbReader::refresh() {
+  for (auto& [page_bytes, file] : usage_) UMWELT_CHECK(file.refresh());
+  return {};
+}
+
+Result<std::vector<HugetlbUsage>> HugetlbReader::read(std::string& buffer) {
+  std::vector<HugetlbUsage> usage;
+  for (auto& [page_bytes, file] : usage_) {
+    const auto text = UMWELT_TRY(file.read(buffer));
+    if (!text) continue;
+    const auto bytes = parse_u64(trim(*text));
+    if (!bytes) return fail(EINVAL, "parse a huge page usage");
+    usage.push_back({page_bytes, *bytes});
+  }
+  return usage;
+}
+
+}  // namespace umwelt::cgroup

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "cgroup/directory.h"
+#include "cgroup/state.h"
+
+namespace umwelt::cgroup {
+
+// The sizes of huge pages that the machine has, ascending. Source: /sys/kernel/mm/hugepages below
+// `root` ("" is the running machine).
+std::vector<std::uint64_t> read_huge_page_sizes(const std::string& root);
+
+// "hugetlb.2MB.max", "hugetlb.1GB.limit_in_bytes" (mem_fmt in mm/hugetlb_cgroup.c)
+std::string hugetlb_file(std::uint64_t page_bytes, bool usage, bool v2);
+
+// The smallest limit of each size over a cgroup and its ancestors; sizes without one are left out.
+Result<std::vector<HugetlbLimit>> read_hugetlb_limits(const Directory& directory,
+                                                      const std::vector<std::uint64_t>& page_sizes,
+                                                      std::string& buffer);
+
+// The use of a cgroup with its descendants, one syscall a size. Not thread-safe.
+class HugetlbReader {
+ public:
+  // `directory` outlives the reader.
+  HugetlbReader(const Directory* directory, const std::vector<std::uint64_t>& page_sizes);
+
+  // Opens what is not open yet.
+  Result<void> refresh();
+
+  Result<std::vector<HugetlbUsage>> read(std::string& buffer);
+
+ private:
+  std::vector<std::pair<std::uint64_t, HeldFile>> usage_;
+};
+
+}  // namespace umwelt::cgroup

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// The limits of a cgroup and its ancestors, one function a kind. Each walks up to the hierarchy's
+// root; a level without the file (the root, or a controller that is not enabled there) limits
+// nothing. `buffer` is scratch space. The caller asks Directory::check_alive() afterwards.
+//
+// v2 memory.high is no limit: it slows a cgroup down above it, but lets it grow.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "cgroup/directory.h"
+#include "cgroup/state.h"
+
+namespace umwelt::cgroup {
+
+// The nearest level whose effective cpuset has an online CPU; all of `online` without one. The
+// kernel has already intersected it with the ancestors'.
+Result<CpuSet> read_cpus(const Directory& directory, const CpuSet& online, std::string& buffer);
+// The same of memory nodes; empty without one.
+Result<CpuSet> read_mems(const Directory& directory, std::string& buffer);
+
+// The smallest quota/period.
+struct BandwidthLimit {
+  std::optional<Bandwidth> bandwidth;
+  unsigned level = 0;  // where it is set
+};
+Result<BandwidthLimit> read_bandwidth(const Directory& directory, std::string& buffer);
+Result<std::optional<std::uint64_t>> read_cpu_weight(const Directory& directory,
+                                                     std::string& buffer);
+
+struct MemoryLimit {
+  std::optional<std::uint64_t> max_bytes, swap_max_bytes;
+  unsigned level = 0;       // where max_bytes is set, the lowest such level; 0 when it is nowhere
+  unsigned swap_level = 0;  // the same of what limits swap (v1: memory and swap together)
+};
+Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& buffer);
+
+// The smallest number that a file has at any level: v2 pids.max (also on v1) and the like, v1
+// limit_in_bytes files.
+Result<std::optional<std::uint64_t>> read_smallest(const Directory& directory,
+                                                   const std::string& file, std::string& buffer);
+
+}  // namespace umwelt::cgroup

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cgroup/memory.h"
+
+#include "base/parse.h"
+#include "cgroup/parse.h"
+
+namespace umwelt::cgroup {
+namespace {
+
+Result<std::optional<std::uint64_t>> read_number(HeldFile& file, std::string& buffer) {
+  const auto text = UMWELT_TRY(file.read(buffer));
+  if (!text) return std::optional<std::uint64_t>();
+  const auto value = parse_u64(trim(*text));
+  if (!value) return fail(EINVAL, "parse a memory usage");
+  return value;
+}
+
+Result<std::optional<MemoryStatV1>> read_stat(HeldFile& file, bool v2, std::string& buffer) {
+  const auto text = UMWELT_TRY(file.read(buffer));
+  if (!text) return std::optional<MemoryStatV1>();
+  if (!v2) return std::optional(UMWELT_TRY(parse_memory_stat_v1(*text)));
+  return std::optional(MemoryStatV1{UMWELT_TRY(parse_memory_stat_v2(*text)), std::nullopt});
+}
+
+// What is charged, by the counts of memory.stat. Pages that are charged ahead, up to 64 a CPU, are
+// not in it, nor is swap cache that no task has mapped: what is mapped is in anon as well.
+std::uint64_t charged(const MemoryStat& stat) {
+  std::uint64_t bytes = saturating_add(stat.anon, saturating_sub(stat.file, stat.swapcached));
+  if (stat.kernel) {
+    bytes = saturating_add(bytes, *stat.kernel);
+  } else {
+    for (const auto& part : {stat.kernel_stack, stat.pagetables, stat.sec_pagetables, stat.percpu,
+                             stat.vmalloc, stat.slab_reclaimable, stat.slab_unreclaimable})
+      bytes = saturating_add(bytes, part.value_or(0));
+  }
+  return saturating_add(bytes, stat.sock.value_or(0));
+}
+
+}  // namespace
+
+MemoryReader::MemoryReader(const Directory* directory)
+    : directory_(directory),
+      usage_(directory, 0, directory->v2() ? "memory.current" : "memory.usage_in_bytes"),
+      stat_(directory, 0, "memory.stat"),
+      swap_or_kernel_(directory, 0,
+                      directory->v2() ? "memory.swap.current" : "memory.kmem.usage_in_bytes") {}
+
+Result<void> MemoryReader::refresh(unsigned level, unsigned swap_level) {
+  for (HeldFile* file : {&usage_, &stat_, &swap_or_kernel_}) UMWELT_CHECK(file->refresh());
+  if (level != limit_level_) {
+    limit_level_ = level;
+    limit_usage_ = HeldFile();
+    limit_stat_ = HeldFile();
+    if (level > 0) {
+      const char* usage = directory_->v2() ? "memory.current" : "memory.usage_in_bytes";
+      limit_usage_ = HeldFile(directory_, level, usage);
+      limit_stat_ = HeldFile(directory_, level, "memory.stat");
+    }
+  }
+  if (swap_level != swap_level_) {
+    swap_level_ = swap_level;
+    limit_swap_ = HeldFile();
+    const char* swap = directory_->v2() ? "memory.swap.current" : "memory.stat";
+    if (swap_level > 0) limit_swap_ = HeldFile(directory_, swap_level, swap);
+  }
+  UMWELT_CHECK(limit_usage_.refresh());
+  UMWELT_CHECK(limit_swap_.refresh());
+  return limit_stat_.refresh();
+}
+
+Result<Memory> MemoryReader::read(std::string& buffer) {
+  const bool v2 = directory_->v2();
+  Memory memory;
+  const auto stat = UMWELT_TRY(read_stat(stat_, v2, buffer));
+  if (stat) memory.stat = stat->stat;
+  const auto third = UMWELT_TRY(read_number(swap_or_kernel_, buffer));
+  if (v2) {
+    memory.swap_usage_bytes = third.value_or(0);
+  } else {
+    // All kernel memory of a v1 cgroup is one figure; most of it is slab.
+    memory.stat.kernel = memory.stat.slab_unreclaimable = third;
+    memory.swap_usage_bytes = stat ? stat->swap_bytes.value_or(0) : 0;
+  }
+  memory.limit_swap_usage_bytes = memory.swap_usage_bytes;
+  if (swap_level_ > 0) UMWELT_CHECK(read_limiting_swap(buffer, memory));
+  if (limit_level_ > 0) {
+    // Two more files are read below; leave one out here.
+    memory.usage_bytes = charged(memory.stat);
+    UMWELT_CHECK(read_limiting(buffer, memory));
+    return memory;
+  }
+  // The root of v2 has no memory.current.
+  const auto usage = UMWELT_TRY(read_number(usage_, buffer));
+  memory.usage_bytes = usage.value_or(charged(memory.stat));
+  memory.limit_usage_bytes = memory.usage_bytes;
+  memory.limit_inactive_file = memory.stat.inactive_file;
+  memory.limit_active_file = memory.stat.active_file;
+  memory.limit_slab_reclaimable = memory.stat.slab_reclaimable.value_or(0);
+  return memory;
+}
+
+Result<MemoryEvents> MemoryReader::read_events(std::string& buffer) {
+  const auto text = UMWELT_TRY(stat_.read(buffer));
+  return text ? parse_memory_events(*text, directory_->v2()) : MemoryEvents();
+}
+
+Result<void> MemoryReader::read_limiting_swap(std::string& buffer, Memory& memory) {
+  if (directory_->v2()) {
+    const auto usage = UMWELT_TRY(read_number(limit_swap_, buffer));
+    if (usage) memory.limit_swap_usage_bytes = *usage;
+  } else if (const auto stat = UMWELT_TRY(read_stat(limit_swap_, false, buffer))) {
+    memory.limit_swap_usage_bytes = stat->swap_bytes.value_or(memory.swap_usage_bytes);
+  }
+  return {};
+}
+
+Result<void> MemoryReader::read_limiting(std::string& buffer, Memory& memory) {
+  const auto stat = UMWELT_TRY(read_stat(limit_stat_, directory_->v2(), buffer));
+  const auto usage = UMWELT_TRY(read_number(limit_usage_, buffer));
+  memory.limit_usage_bytes = usage.value_or(memory.usage_bytes);
+  if (!stat) return {};
+  memory.limit_inactive_file = stat->stat.inactive_file;
+  memory.limit_active_file = stat->stat.active_file;
+  memory.limit_slab_reclaimable = stat->stat.slab_reclaimable.value_or(0);
+  return {};
+}
+
+}  // namespace umwelt::cgroup

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/containers.h"
+#include "cli/machine.h"
+#include "cli/options.h"
+#include "cli/subprocess.h"
+#include "oci/choice.h"
+#include "oci/discover.h"
+#include "oci/hook.h"
+
+namespace umwelt::cli {
+namespace {
+
+struct AttachOptions {
+  bool all = false;
+  bool json = false;
+  oci::Choice choice;
+};
+
+Result<std::string> run_quietly(const std::vector<std::string>& command) {
+  // Runtimes that are not there, or do not know the name, have nothing to say to the user.
+  std::vector<std::string> shell = {"sh", "-c", "exec \"$@\" 2>/dev/null", "sh"};
+  shell.insert(shell.end(), command.begin(), command.end());
+  Finished finished = UMWELT_TRY(run_program(shell));
+  if (finished.exit_code != 0) return fail(0, command.front() + " failed");
+  return std::move(finished.output);
+}
+
+Result<std::vector<std::string>> parse_views(std::string_view text) {
+  oci::Choice choice;
+  UMWELT_CHECK(oci::apply_choice("umwelt.views", text, choice));
+  return std::move(choice.views);
+}
+
+std::string describe(const oci::Found& found) {
+  return fmt::format("{}{}{}", found.runtime, found.runtime.empty() ? "" : " ",
+                     found.id.empty() ? fmt::format("process {}", found.pid) : found.id);
+}
+
+Result<void> attach_one(const Context& context, const AttachOptions& options,
+                        const oci::Found& found) {
+  container::Record record;
+  record.id = oci::record_id(found.id.empty() ? fmt::format("pid-{}", found.pid) : found.id);
+  record.name = record.id;
+  record.init_pid = found.pid;
+  record.init_starttime = UMWELT_TRY(container::read_starttime(found.pid));
+  record.policy = options.choice.policy;
+  const oci::Admitted admitted =
+      UMWELT_TRY(oci::admit(std::move(record), context.directories, options.choice.views));
+  if (options.json)
+    return print_json_line(nlohmann::json{{"id", admitted.record.id},
+                                          {"runtime", found.runtime},
+                                          {"pid", found.pid},
+                                          {"mounted", admitted.attached.mounted},
+                                          {"present", admitted.attached.present}});
+  return print(fmt::format("{}: {} mounted, {} there already\n", describe(found),
+                           admitted.attached.mounted, admitted.attached.present));
+}
+
+Result<int> attach_all(const Context& context, const AttachOptions& options) {
+  int code = 0;
+  for (const oci::Found& found : UMWELT_TRY(oci::find_containers())) {
+    if (found.runtime.empty()) {
+      print_note(fmt::format("process {} is in a container of no known runtime; umwelt attach {}",
+                             found.pid, found.pid));
+      continue;
+    }
+    if (const auto done = attach_one(context, options, found); !done) {
+      print_error({done.error().code, describe(found) + ": " + done.error().text});
+      code = kExitFailure;
+    }
+  }
+  return code;
+}
+
+Result<int> attach(const Context& context, const AttachOptions& options, const Operands& names) {
+  if (options.all != names.empty())
+    return fail(0, "attach: give either names or --all; see umwelt attach --help");
+  UMWELT_TRY(control::connect_or_start(context.directories));
+  if (options.all) return attach_all(context, options);
+  return for_each_name(names, [&](const std::string& name) -> Result<void> {
+    const oci::Found found = UMWELT_TRY(oci::find_container(name, run_quietly));
+    return attach_one(context, options, found);
+  });
+}
+
+}  // namespace
+
+void add_attach(CLI::App& app, Context& context) {
+  auto options = std::make_shared<AttachOptions>();
+  AttachOptions* o = options.get();
+  CLI::App* command =
+      add_command(app, context,
+                  {.name = "attach",
+                   .summary = "Give running containers of other runtimes their files",
+                   .operands = "[CONTAINER|PID...]",
+                   .examples = "umwelt attach web\n"
+                               "umwelt attach --all\n",
+                   .max_operands = kAnyNumber,
+                   .action = [&context, options](const Operands& names) {
+                     return attach(context, *options, names);
+                   }});
+  add_flag(*command, "-a,--all", o->all, "every container of a known runtime");
+  add_flag(*command, "--json", o->json, "print JSON, one line a container");
+  add_parsed(
+      *command, "--views", "LIST", parse_views,
+      [o](std::vector<std::string> views) { o->choice.views = std::move(views); },
+      "groups of files: cpu, memory, load, uptime, io, info (all)");
+  add_policy_options(*command, o->choice.policy);
+}
+
+void add_oci_hook(CLI::App& app, Context& context) {
+  add_command(app, context,
+              {.name = "oci-hook",
+               .summary = "What OCI runtimes call when they make or end a container",
+               .operands = "createRuntime|createContainer|poststop",
+               .examples = "umwelt oci-hook createRuntime < state.json\n",
+               .min_operands = 1,
+               .max_operands = 1,
+               .action = [&context](const Operands& stage) -> Result<int> {
+                 return oci::run_hook({"--runtime-dir", context.directories.runtime, stage[0]});
+               }});
+}
+
+}  // namespace umwelt::cli

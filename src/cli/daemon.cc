@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/containers.h"
+#include "cli/options.h"
+#include "launch/attach.h"
+
+namespace umwelt::cli {
+namespace {
+
+constexpr int kStopPatienceMs = 10000;
+constexpr std::chrono::seconds kUpgradePatience{60};
+
+// {"pid":...,"version":...}; null when no daemon runs.
+Result<nlohmann::json> ping(const container::Directories& directories) {
+  auto client = UMWELT_TRY(connect_daemon(directories));
+  if (!client) return nlohmann::json();
+  nlohmann::json reply = UMWELT_TRY(client->call({{"op", "ping"}}));
+  return nlohmann::json{{"pid", reply.value("pid", 0)},
+                        {"server", reply.value("server", 0)},
+                        {"version", reply.value("version", "?")}};
+}
+
+Result<int> status(const Context& context, bool json) {
+  const nlohmann::json daemon = UMWELT_TRY(ping(context.directories));
+  const bool running = !daemon.is_null();
+  if (json) {
+    nlohmann::json out = {{"running", running}, {"socket", context.directories.socket()}};
+    if (running) out.update(daemon);
+    UMWELT_CHECK(print_json(out));
+  } else if (running) {
+    UMWELT_CHECK(print(fmt::format("umweltd {} runs as process {} and listens on {}\n",
+                                   daemon["version"].get<std::string>(), daemon["pid"].get<int>(),
+                                   context.directories.socket())));
+  } else {
+    UMWELT_CHECK(print(fmt::format("no umweltd listens on {}\n", context.directories.socket())));
+  }
+  return running ? 0 : kExitFailure;
+}
+
+Result<int> start(const Context& context) {
+  auto client = [&] {
+    const Progress progress("waiting for umweltd to answer");
+    return control::connect_or_start(context.directories);
+  }();
+  if (!client) return fail(client.error());
+  return status(context, false);
+}
+
+Result<int> stop(const Context& context, bool force) {
+  const nlohmann::json daemon = UMWELT_TRY(ping(context.directories));
+  if (daemon.is_null())
+    return fail(0, fmt::format("no umweltd listens on {}", context.directories.socket()));
+  const launch::Store store = UMWELT_TRY(open_store(context.directories));
+  std::size_t running = 0;
+  for (const launch::Launched& launched : UMWELT_TRY(store.all())) running += is_running(launched);
+  if (running > 0 && !force)
+    return fail(0,
+                fmt::format("{} running container{} would see no /proc/meminfo any more: stop {} "
+                            "first, or use --force",
+                            running, running == 1 ? "" : "s", running == 1 ? "it" : "them"));
+
+  const auto pid = daemon["pid"].get<pid_t>();
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!process) return fail_errno(fmt::format("pidfd_open of umweltd (process {})", pid));
+  if (::syscall(SYS_pidfd_send_signal, process.get(), SIGTERM, nullptr, 0) < 0)
+    return fail_errno(fmt::format("sending SIGTERM to umweltd (process {})", pid));
+  const Progress progress("waiting for umweltd to end");
+  pollfd poll_fd{process.get(), POLLIN, 0};
+  if (::poll(&poll_fd, 1, kStopPatienceMs) != 1)
+    return fail(ETIMEDOUT, fmt::format("waiting for umweltd (process {}) to end", pid));
+  return 0;
+}
+
+// Until another server than before answers.
+Result<int> upgrade(const Context& context, const std::string& program) {
+  const std::string socket = context.directories.socket();
+  const nlohmann::json before = UMWELT_TRY(ping(context.directories));
+  if (before.is_null()) return fail(0, fmt::format("no umweltd listens on {}", socket));
+  const std::string path = program.empty() ? "" : std::filesystem::absolute(program).string();
+  const Progress progress("waiting for the new umweltd to serve");
+  const auto deadline = std::chrono::steady_clock::now() + kUpgradePatience;
+  auto client = UMWELT_TRY(control::Client::connect(socket, kUpgradePatience));
+  const auto asked = client.call_once({{"op", "upgrade"}, {"program", path}});
+  // ECONNRESET: the old one was gone before it could say so.
+  if (!asked && asked.error().code != ECONNRESET) return fail(asked.error());
+  while (std::chrono::steady_clock::now() < deadline) {
+    const auto now = ping(context.directories);
+    if (now && !now->is_null() && (*now)["server"] != before["server"]) {
+      UMWELT_CHECK(
+          print(fmt::format("umweltd {} took over from {}\n", (*now)["version"].get<std::string>(),
+                            before["version"].get<std::string>())));
+      return 0;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return fail(ETIMEDOUT, "waiting for the new umweltd to serve");
+}
+
+// Into every container that the daemon knows, where they are not or are dead.
+Result<int> reattach(const Context& context) {
+  auto client = UMWELT_TRY(control::connect_or_start(context.directories));
+  bool failed = false;
+  for (const container::Record& record : UMWELT_TRY(client.list())) {
+    if (record.init_pid == 0) continue;
+    const auto attached = launch::attach_views(record, context.directories);
+    if (!attached) {
+      print_error({0, fmt::format("container {}: {}", record.id, attached.error().message())});
+      failed = true;
+      continue;
+    }
+    UMWELT_CHECK(print(fmt::format("{}: {} mounted, {} were there\n", record.id, attached->mounted,
+                                   attached->present)));
+  }
+  return failed ? kExitFailure : 0;
+}
+
+}  // namespace
+
+void add_daemon(CLI::App& app, Context& context) {
+  CLI::App* daemon = add_group(app, "daemon", "Look after umweltd, which serves the views");
+
+  auto json = std::make_shared<bool>(false);
+  CLI::App* command =
+      add_command(*daemon, context,
+                  {.name = "status",
+                   .summary = "Say whether umweltd runs; exit code 1 when it does not",
+                   .examples = "umwelt daemon status\n",
+                   .action = [&context, json](const Operands&) { return status(context, *json); }});
+  add_flag(*command, "--json", *json, "print JSON");
+
+  add_command(*daemon, context,
+              {.name = "start",
+               .summary = "Start umweltd in the background, unless it runs",
+               .examples = "umwelt daemon start\n",
+               .action = [&context](const Operands&) { return start(context); }});
+
+  auto force = std::make_shared<bool>(false);
+  command =
+      add_command(*daemon, context,
+                  {.name = "stop",
+                   .summary = "Stop umweltd",
+                   .examples = "umwelt daemon stop\n",
+                   .action = [&context, force](const Operands&) { return stop(context, *force); }});
+  add_flag(*command, "-f,--force", *force, "also while containers run");
+
+  add_command(*daemon, context,
+              {.name = "reattach",
+               .summary = "Mount the views again in running containers that lost them",
+               .examples = "umwelt daemon reattach\n",
+               .action = [&context](const Operands&) { return reattach(context); }});
+
+  add_command(*daemon, context,
+              {.name = "upgrade",
+               .summary = "Replace the running umweltd by another program; no read fails",
+               .operands = "[PROGRAM]",
+               .examples = "umwelt daemon upgrade\n"
+                           "umwelt daemon upgrade ./build/bin/umweltd\n",
+               .max_operands = 1,
+               .action = [&context](const Operands& operands) {
+                 return upgrade(context, operands.empty() ? "" : operands[0]);
+               }});
+}
+
+}  // namespace umwelt::cli

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/containers.h"
+#include "cli/options.h"
+
+namespace umwelt::cli {
+namespace {
+
+using nlohmann::json;
+
+std::string describe(const json& from) {
+  std::string text = from.value("file", "");
+  if (from.contains("line")) text += " " + from.value("line", "");
+  if (from.contains("value")) text += " = " + from.value("value", "");
+  return text;
+}
+
+// A line; below the last of lines that come from the same, where that is.
+std::string render(const json& lines) {
+  std::string text;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const json& line = lines[i];
+    text += printable(line.value("text", "")) + "\n";
+    if (i + 1 < lines.size() && lines[i + 1].at("from") == line.at("from") &&
+        lines[i + 1].at("note") == line.at("note"))
+      continue;
+    for (const json& from : line.at("from")) text += "    <- " + printable(describe(from)) + "\n";
+    if (const std::string note = line.value("note", ""); !note.empty())
+      text += "    (" + note + ")\n";
+  }
+  return text;
+}
+
+// Of the launcher's containers, else of another runtime's.
+Result<std::string> find_id(const Context& context, control::Client& client,
+                            const std::string& name) {
+  const launch::Store store = UMWELT_TRY(open_store(context.directories));
+  const auto launched = find_container(store, name);
+  if (launched) return launched->spec.id;
+  for (const container::Record& record : UMWELT_TRY(client.list()))
+    if (record.id == name) return name;
+  return fail(launched.error());
+}
+
+Result<int> explain(const Context& context, const Operands& operands, bool as_json) {
+  json request = {{"op", "explain"}, {"path", operands.back()}};
+  auto client = UMWELT_TRY(control::connect_or_start(context.directories));
+  if (operands.size() == 2)
+    request["id"] = UMWELT_TRY(find_id(context, client, operands[0]));
+  else
+    request["pid"] = ::getpid();
+  const json reply = UMWELT_TRY(client.call(request));
+  const json& lines = reply.at("lines");
+  if (as_json)
+    UMWELT_CHECK(print_json({{"path", operands.back()}, {"lines", lines}}));
+  else
+    UMWELT_CHECK(print(render(lines)));
+  return 0;
+}
+
+}  // namespace
+
+void add_explain(CLI::App& app, Context& context) {
+  auto as_json = std::make_shared<bool>(false);
+  CLI::App* command =
+      add_command(app, context,
+                  {.name = "explain",
+                   .summary = "Print a file as a container sees it, and where each line comes from",
+                   .operands = "[NAME] FILE",
+                   .examples = "umwelt explain web /proc/meminfo\n"
+                               "umwelt explain web /sys/devices/system/cpu/online\n"
+                               "umwelt explain /proc/stat     # as it is here\n",
+                   .min_operands = 1,
+                   .max_operands = 2,
+                   .action = [&context, as_json](const Operands& operands) {
+                     return explain(context, operands, *as_json);
+                   }});
+  add_flag(*command, "--json", *as_json, "print JSON");
+}
+
+}  // namespace umwelt::cli

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "cli/containers.h"
+#include "cli/options.h"
+#include "cli/storage.h"
+
+namespace umwelt::cli {
+namespace {
+
+using vdisk::Image;
+using vdisk::ImageStore;
+
+nlohmann::json image_json(const ImageStore& images, const Image& image) {
+  nlohmann::json out = vdisk::to_json(image);
+  out["in_use"] = images.in_use(image);
+  return out;
+}
+
+Result<Image> import_one(const ImageStore& images, const std::string& source,
+                         const std::string& name) {
+  Progress progress("importing " + printable(source, 60));
+  auto image = images.import(source, name, show_steps(progress, name));
+  if (!image && image.error().code == EEXIST)
+    return fail(0, fmt::format("an image named {} exists: umwelt image rm {}, or choose another "
+                               "name with --name",
+                               name, name));
+  if (!image && image.error().code == 0)
+    return fail(0, fmt::format("{}: {}", printable(source, 200), image.error().text));
+  return image;
+}
+
+Result<int> import(const Context& context, const std::string& wanted, bool json,
+                   const std::string& source) {
+  std::string name = wanted;
+  if (name.empty() && source != "-") name = vdisk::image_name_of(source);
+  if (name.empty())
+    return fail(0, fmt::format("image import: {} gives no name: choose one with --name",
+                               source == "-" ? "standard input" : printable(source, 200)));
+  const ImageStore images = UMWELT_TRY(open_images(context));
+  const Image image = UMWELT_TRY(import_one(images, source, name));
+  if (json)
+    UMWELT_CHECK(print_json(image_json(images, image)));
+  else
+    UMWELT_CHECK(print(fmt::format("{}  {}\n", image.name, image.digest)));
+  return 0;
+}
+
+Result<int> list(const Context& context, bool json) {
+  const ImageStore images = UMWELT_TRY(open_images(context));
+  const auto all = UMWELT_TRY(images.list());
+  if (json) {
+    nlohmann::json out = nlohmann::json::array();
+    for (const Image& image : all) out.push_back(image_json(images, image));
+    UMWELT_CHECK(print_json(out));
+    return 0;
+  }
+  Table table({{"NAME"}, {"DIGEST"}, {"SIZE", true}, {"FILES", true}, {"AGE"}, {"IN USE"}});
+  for (const Image& image : all)
+    table.add({image.name, image.digest.substr(7, 12), human_size(image.stored_bytes),
+               std::to_string(image.entries), human_duration(::time(nullptr) - image.created_s),
+               images.in_use(image) ? "yes" : "no"});
+  UMWELT_CHECK(print(table.render(colours(STDOUT_FILENO))));
+  return 0;
+}
+
+Result<int> remove(const Context& context, const Operands& names) {
+  const ImageStore images = UMWELT_TRY(open_images(context));
+  return for_each_name(names, [&](const std::string& name) -> Result<void> {
+    UMWELT_TRY(find_image(images, name));
+    auto removed = images.remove(name);
+    if (!removed && removed.error().code == EBUSY)
+      return fail(0, fmt::format("image {} is in use by a container: stop it first", name));
+    if (!removed) return removed;
+    return print(name + "\n");
+  });
+}
+
+Result<int> inspect(const Context& context, bool verify, const Operands& names) {
+  const ImageStore images = UMWELT_TRY(open_images(context));
+  nlohmann::json all = nlohmann::json::array();
+  const auto act = [&](const std::string& name) -> Result<void> {
+    const Image image = UMWELT_TRY(find_image(images, name));
+    if (verify) {
+      Progress progress("reading " + name);
+      UMWELT_CHECK(images.verify(image, show_steps(progress, name)));
+    }
+    all.push_back(image_json(images, image));
+    return {};
+  };
+  const int code = UMWELT_TRY(for_each_name(names, act));
+  UMWELT_CHECK(print_json(all));
+  return code;
+}
+
+Result<int> export_image(const Context& context, const std::string& output,
+                         const std::string& name) {
+  const ImageStore images = UMWELT_TRY(open_images(context));
+  const Image image = UMWELT_TRY(find_image(images, name));
+  if (output.empty() && is_terminal(STDOUT_FILENO))
+    return fail(0, "image export: standard output is a terminal: give a file with --output");
+  Progress progress("exporting " + name);
+  if (output.empty()) {
+    UMWELT_CHECK(images.export_to(image, STDOUT_FILENO, show_steps(progress, name)));
+    return 0;
+  }
+  UniqueFd file = UMWELT_TRY(open_at(AT_FDCWD, output, O_WRONLY | O_CREAT | O_EXCL, 0644));
+  auto exported = images.export_to(image, file.get(), show_steps(progress, name));
+  if (exported && ::fsync(file.get()) != 0 && errno != EINVAL)
+    exported = fail_errno("write " + output);
+  if (!exported) ::unlink(output.c_str());
+  UMWELT_CHECK(exported);
+  return 0;
+}
+
+// What is there already stays: a later start needs no unpacking either way.
+Result<int> prefetch(const Context& context, bool json, const Operands& files) {
+  const ImageStore images = UMWELT_TRY(open_images(context));
+  nlohmann::json out = nlohmann::json::array();
+  const auto act = [&](const std::string& file) -> Result<void> {
+    const std::string name = vdisk::image_name_of(file);
+    if (name.empty())
+      return fail(0, fmt::format("{} gives no name: import it with --name", printable(file, 200)));
+    auto image = images.find(name);
+    const bool there = image.has_value();
+    if (!there) image = import_one(images, file, name);
+    if (!image) return fail(image.error());
+    if (!json)
+      return print(fmt::format("{}  {}{}\n", name, image->digest, there ? "  (was there)" : ""));
+    out.push_back(image_json(images, *image));
+    out.back()["was_there"] = there;
+    return {};
+  };
+  const int code = UMWELT_TRY(for_each_name(files, act));
+  if (json) UMWELT_CHECK(print_json(out));
+  return code;
+}
+
+void add_import(CLI::App& image, Context& context) {
+  struct Options {
+    std::string name;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      add_command(image, context,
+                  {.name = "import",
+                   .summary = "Store a root filesystem that containers share",
+                   .operands = "DIR|ARCHIVE|-",
+                   .examples = "umwelt image import debian-12.tar.gz\n"
+                               "umwelt image import --name alpine alpine-oci.tar\n"
+                               "docker save web | umwelt image import --name web -\n",
+                   .min_operands = 1,
+                   .max_operands = 1,
+                   .action = [&context, options](const Operands& operands) {
+                     return import(context, options->name, options->json, operands.front());
+                   }});
+  add_text(*command, "--name", "NAME", options->name, "its name (the file's, without its ending)");
+  add_flag(*command, "--json", options->json, "print JSON");
+}
+
+void add_export(CLI::App& image, Context& context) {
+  auto output = std::make_shared<std::string>();
+  CLI::App* command = add_command(image, context,
+                                  {.name = "export",
+                                   .summary = "Write an image's root filesystem as a tar archive",
+                                   .operands = "IMAGE",
+                                   .examples = "umwelt image export web --output web.tar\n"
+                                               "umwelt image export web | zstd > web.tar.zst\n",
+                                   .min_operands = 1,
+                                   .max_operands = 1,
+                                   .action = [&context, output](const Operands& names) {
+                                     return export_image(context, *output, names.front());
+                                   }});
+  add_text(*command, "-o,--output", "FILE", *output, "a new file (standard output)");
+}
+
+}  // namespace
+
+void add_image(CLI::App& app, Context& context) {
+  CLI::App* image = add_group(app, "image", "Look after root filesystems that containers share");
+  add_import(*image, context);
+
+  auto json = std::make_shared<bool>(false);
+  CLI::App* command =
+      add_command(*image, context,
+                  {.name = "ls",
+                   .summary = "List the images",
+                   .examples = "umwelt image ls\n",
+                   .action = [&context, json](const Operands&) { return list(context, *json); }});
+  add_flag(*command, "--json", *json, "print JSON");
+
+  add_command(*image, context,
+              {.name = "rm",
+               .summary = "Remove images that no container uses",
+               .operands = "IMAGE [IMAGE...]",
+               .examples = "umwelt image rm debian-12\n",
+               .min_operands = 1,
+               .max_operands = kAnyNumber,
+               .action = [&context](const Operands& names) { return remove(context, names); }});
+
+  auto verify = std::make_shared<bool>(false);
+  command = add_command(*image, context,
+                        {.name = "inspect",
+                         .summary = "Print what is known of images as JSON",
+                         .operands = "IMAGE [IMAGE...]",
+                         .examples = "umwelt image inspect web | jq '.[0].config'\n"
+                                     "umwelt image inspect --verify web\n",
+                         .min_operands = 1,
+                         .max_operands = kAnyNumber,
+                         .action = [&context, verify](const Operands& names) {
+                           return inspect(context, *verify, names);
+                         }});
+  add_flag(*command, "--verify", *verify, "read it all and compare it with its digest");
+  add_flag(*command, "--json", *json, "print JSON (it always does)");
+  add_export(*image, context);
+
+  auto prefetch_json = std::make_shared<bool>(false);
+  command = add_command(*image, context,
+                        {.name = "prefetch",
+                         .summary = "Import archives that are not there yet, under their own names",
+                         .operands = "ARCHIVE [ARCHIVE...]",
+                         .examples = "umwelt image prefetch /srv/images/*.tar.zst\n",
+                         .min_operands = 1,
+                         .max_operands = kAnyNumber,
+                         .action = [&context, prefetch_json](const Operands& files) {
+                           return prefetch(context, *prefetch_json, files);
+                         }});
+  add_flag(*command, "--json", *prefetch_json, "print JSON");
+}
+
+}  // namespace umwelt::cli

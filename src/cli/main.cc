@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <exception>
+
+#include "cli/command_line.h"
+#include "cli/completion.h"
+#include "cli/machine.h"
+#include "cli/output.h"
+#include "oci/hook.h"
+
+namespace umwelt::cli {
+namespace {
+
+constexpr unsigned kMaxColumns = 100;
+
+struct GlobalOptions {
+  std::string runtime_dir, state_dir, config;
+};
+
+void declare(CLI::App& app, Context& context, GlobalOptions& globals) {
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "umwelt " UMWELT_VERSION, "print the version");
+  app.set_help_flag("-h,--help", "print this help");
+  app.add_option("--runtime-dir", globals.runtime_dir,
+                 "control socket and running containers (/run/umwelt, UMWELT_RUNTIME_DIR)")
+      ->type_name("DIR");
+  app.add_option("--state-dir", globals.state_dir,
+                 "what outlives a reboot (/var/lib/umwelt, UMWELT_STATE_DIR)")
+      ->type_name("DIR");
+  app.add_option("--config", globals.config,
+                 "configuration (/etc/umwelt/umwelt.toml, UMWELT_CONFIG)")
+      ->type_name("FILE");
+  add_run(app, context);
+  add_exec(app, context);
+  add_ps(app, context);
+  add_inspect(app, context);
+  add_explain(app, context);
+  add_stats(app, context);
+  add_logs(app, context);
+  add_update(app, context);
+  add_stop(app, context);
+  add_kill(app, context);
+  add_wait(app, context);
+  add_rm(app, context);
+  add_image(app, context);
+  add_vdisk(app, context);
+  add_volume(app, context);
+  add_info(app, context);
+  add_setup(app, context);
+  add_doctor(app, context);
+  add_attach(app, context);
+  add_oci_hook(app, context);
+  add_daemon(app, context);
+  add_demo(app, context);
+  add_completion(app, context);
+}
+
+const Command* command_of(const CommandLine& line, const Context& context) {
+  const auto found = context.commands.find(line.command);
+  return found == context.commands.end() ? nullptr : &found->second;
+}
+
+// docker's answer to a wrong command line of `run` and `exec` is 125 as well.
+int usage_error(const CommandLine& line, const Context& context, const std::string& text) {
+  print_error({0, text});
+  const Command* command = command_of(line, context);
+  return command != nullptr && command->failure_code != kExitFailure ? command->failure_code
+                                                                     : kExitUsage;
+}
+
+int show_help(const CommandLine& line, const Context& context) {
+  const auto shown =
+      print(render_help(*line.command, context, std::min(terminal_columns(), kMaxColumns)));
+  return shown ? 0 : kExitFailure;
+}
+
+Result<void> check_operands(const CommandLine& line, const Command& command) {
+  const std::string prefix = error_prefix(*line.command);
+  if (line.operands.size() < command.min_operands)
+    return fail(0, fmt::format("{}{} is missing; see {} --help", prefix, command.operands,
+                               full_name(*line.command)));
+  if (line.operands.size() > command.max_operands)
+    return fail(0, command.max_operands == 0
+                       ? fmt::format("{}takes no arguments", prefix)
+                       : fmt::format("{}takes {} only", prefix, command.operands));
+  return {};
+}
+
+Error explained(Error error) {
+  const bool refused = error.code == EACCES || error.code == EPERM;
+  if (refused && ::geteuid() != 0)
+    return {0, error.message() + "; umwelt needs to be run as root for this"};
+  return error;
+}
+
+int act(const Command& command, const CommandLine& line) {
+  const auto exit_code = command.action(line.operands);
+  if (exit_code) return *exit_code;
+  if (exit_code.error().code != EPIPE) print_error(explained(exit_code.error()));
+  return command.failure_code;
+}
+
+int run(std::vector<std::string> arguments) {
+  // Before all else: it is on the way of every container's start.
+  if (!arguments.empty() && arguments[0] == "oci-hook" && !arguments.back().starts_with('-'))
+    return oci::run_hook({arguments.begin() + 1, arguments.end()});
+
+  CLI::App app("Runs commands in containers that see their own CPUs, memory, load and uptime",
+               "umwelt");
+  Context context;
+  GlobalOptions globals;
+  declare(app, context, globals);
+
+  if (!arguments.empty() && arguments[0] == "__complete") {
+    arguments.erase(arguments.begin());
+    if (auto directories = container::directories("", "", ""))
+      context.directories = *std::move(directories);
+    const auto shown = print(render_completion(complete(app, context, arguments)));
+    return shown ? 0 : kExitFailure;
+  }
+  // "umwelt help run" is "umwelt run --help".
+  if (arguments.empty()) arguments = {"--help"};
+  if (arguments[0] == "help") {
+    arguments.erase(arguments.begin());
+    arguments.emplace_back("--help");
+  }
+
+  CommandLine line;
+  if (const auto split = split_command_line(app, context, arguments, line); !split)
+    return usage_error(line, context, split.error().text);
+  try {
+    app.parse(std::vector<std::string>(line.words.rbegin(), line.words.rend()));
+  } catch (const CLI::CallForHelp&) {
+    return show_help(line, context);
+  } catch (const CLI::CallForVersion& version) {
+    return print(fmt::format("{}\n", version.what())) ? 0 : kExitFailure;
+  } catch (const CLI::RequiredError&) {
+    return usage_error(line, context,
+                       fmt::format("{}a command is missing; see {} --help",
+                                   error_prefix(*line.command), full_name(*line.command)));
+  } catch (const CLI::ParseError& error) {
+    return usage_error(line, context, error_prefix(*line.command) + error.what());
+  }
+
+  auto directories = container::directories(globals.runtime_dir, globals.state_dir, globals.config);
+  if (!directories) return usage_error(line, context, directories.error().message());
+  context.directories = *std::move(directories);
+  const Command* command = command_of(line, context);  // CLI11 required one
+  if (const auto checked = check_operands(line, *command); !checked)
+    return usage_error(line, context, checked.error().text);
+  return act(*command, line);
+}
+
+}  // namespace
+}  // namespace umwelt::cli
+
+int main(int argc, char** argv) {
+  // A closed pipe (`umwelt ps | head -1`) is an error of write(2), not the end of a clean-up. A
+  // handler and not SIG_IGN: that would be inherited by what `run` and `exec` execute.
+  ::signal(SIGPIPE, [](int) {});
+  try {
+    return umwelt::cli::run(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {
+    umwelt::cli::print_error({0, error.what()});
+    return umwelt::cli::kExitFailure;
+  }
+}

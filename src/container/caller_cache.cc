@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "container/caller_cache.h"
+
+#include <algorithm>
+
+#include "base/parse.h"
+
+namespace umwelt::container {
+namespace {
+
+constexpr std::uint64_t kSecond = 1'000'000'000U;
+// The init of a pid namespace may move to another cgroup, and namespace inodes come back.
+constexpr std::uint64_t kAnswerAge = 5 * kSecond;
+constexpr std::uint64_t kIdle = 60 * kSecond;
+constexpr std::size_t kMaxAnswers = 64;  // namespaces that share one cgroup
+
+// A new one has its start as long as nobody has read it.
+std::uint64_t used_ns(const Container& container) {
+  return std::max(container.last_read_ns(), container.opened_ns());
+}
+
+}  // namespace
+
+CallerCache::ContainerPtr CallerCache::registered(std::string_view cgroup_text) const {
+  const auto found = texts_.find(cgroup_text);
+  if (found == texts_.end() || !found->second.registered) return nullptr;
+  return found->second.registered->gone() ? nullptr : found->second.registered;
+}
+
+CallerCache::ContainerPtr CallerCache::on_demand(std::string_view cgroup_text,
+                                                 const Namespaces& namespaces,
+                                                 std::uint64_t now_ns) const {
+  const auto found = texts_.find(cgroup_text);
+  if (found == texts_.end()) return nullptr;
+  for (const Answer& answer : found->second.answers)
+    if (answer.namespaces == namespaces && saturating_sub(now_ns, answer.given_ns) < kAnswerAge &&
+        !answer.container->gone())
+      return answer.container;
+  return nullptr;
+}
+
+CallerCache::ContainerPtr CallerCache::find(const cgroup::Paths& paths) const {
+  const auto found = containers_.find(paths);
+  return found == containers_.end() || found->second->gone() ? nullptr : found->second;
+}
+
+CallerCache::Known& CallerCache::known(const std::string& cgroup_text) {
+  if (texts_.size() >= kMaxTexts && !texts_.contains(cgroup_text)) texts_.clear();
+  return texts_[cgroup_text];
+}
+
+void CallerCache::remember_registered(const std::string& cgroup_text,
+                                      const ContainerPtr& container) {
+  known(cgroup_text).registered = container;
+}
+
+void CallerCache::remember(const std::string& cgroup_text, const Namespaces& namespaces,
+                           const ContainerPtr& container, std::uint64_t now_ns) {
+  std::vector<Answer>& answers = known(cgroup_text).answers;
+  std::erase_if(answers, [&](const Answer& answer) { return answer.namespaces == namespaces; });
+  if (answers.size() >= kMaxAnswers) answers.erase(answers.begin());
+  answers.push_back({namespaces, container, now_ns});
+}
+
+void CallerCache::insert(const ContainerPtr& container) {
+  const cgroup::Paths& paths = container->record().cgroup_paths;
+  if (containers_.size() >= kMaxContainers && !containers_.contains(paths)) {
+    containers_.erase(std::min_element(
+        containers_.begin(), containers_.end(),
+        [](const auto& a, const auto& b) { return used_ns(*a.second) < used_ns(*b.second); }));
+  }
+  containers_[paths] = container;
+}
+
+void CallerCache::sweep(std::uint64_t now_ns) {
+  std::erase_if(containers_, [&](const auto& entry) {
+    return entry.second->gone() || saturating_sub(now_ns, used_ns(*entry.second)) > kIdle;
+  });
+  for (auto& [text, known] : texts_)
+    std::erase_if(known.answers, [&](const Answer& answer) {
+      return saturating_sub(now_ns, answer.given_ns) >= kAnswerAge;
+    });
+  std::erase_if(texts_, [](const auto& entry) {
+    return !entry.second.registered && entry.second.answers.empty();
+  });
+}
+
+std::vector<CallerCache::ContainerPtr> CallerCache::containers() const {
+  std::vector<ContainerPtr> out;
+  for (const auto& [paths, container] : containers_) out.push_back(container);
+  return out;
+}
+
+}  // namespace umwelt::container

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "container/caller.h"
+#include "container/container.h"
+
+namespace umwelt::container {
+
+// Who asked, and what the answer was: the text of /proc/PID/cgroup to a registered container, or
+// with the caller's namespaces to one made on demand. Not thread-safe: the registry's lock guards
+// it; const functions may run at the same time. Bounded: a caller can't make it grow for ever.
+class CallerCache {
+ public:
+  using ContainerPtr = std::shared_ptr<Container>;
+  static constexpr std::size_t kMaxTexts = 4096;
+  static constexpr std::size_t kMaxContainers = 1024;
+
+  // nullptr: not known.
+  ContainerPtr registered(std::string_view cgroup_text) const;
+  ContainerPtr on_demand(std::string_view cgroup_text, const Namespaces& namespaces,
+                         std::uint64_t now_ns) const;
+  ContainerPtr find(const cgroup::Paths& paths) const;  // made on demand before
+
+  void remember_registered(const std::string& cgroup_text, const ContainerPtr& container);
+  void remember(const std::string& cgroup_text, const Namespaces& namespaces,
+                const ContainerPtr& container, std::uint64_t now_ns);
+  // Makes room by dropping the one that was not read for the longest time.
+  void insert(const ContainerPtr& container);
+
+  // After a registration or its end: other containers may be the answer now.
+  void forget_callers() { texts_.clear(); }
+  // Drops containers that are gone or were not read for a minute, and answers that are out of date.
+  void sweep(std::uint64_t now_ns);
+
+  std::vector<ContainerPtr> containers() const;
+
+ private:
+  struct Answer {
+    Namespaces namespaces;
+    ContainerPtr container;
+    std::uint64_t given_ns = 0;
+  };
+  struct Known {
+    ContainerPtr registered;
+    std::vector<Answer> answers;
+  };
+  struct Hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view text) const {
+      return std::hash<std::string_view>()(text);
+    }
+  };
+  Known& known(const std::string& cgroup_text);
+
+  std::unordered_map<std::string, Known, Hash, std::equal_to<>> texts_;
+  std::map<cgroup::Paths, ContainerPtr> containers_;
+};
+
+}  // namespace umwelt::container

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "cgroup/reader.h"
+#include "container/history.h"
+#include "container/record.h"
+#include "host/reader.h"
+#include "view/files.h"
+
+namespace umwelt::container {
+
+// One container as the filesystem sees it: its record, its cgroup reader and the history of its
+// CPU time and load. Thread-safe; one lock per container, none across containers.
+class Container {
+ public:
+  // ENODEV when there is no such cgroup, or not the one of record.cgroup_inode. `limits_age_ns`:
+  // how old the limits may be that a read shows; kUntilRefresh where a watch calls refresh(). An
+  // empty id becomes "caller-INODE".
+  static constexpr std::uint64_t kUntilRefresh = std::numeric_limits<std::uint64_t>::max();
+  static Result<std::shared_ptr<Container>> open(Record record,
+                                                 const cgroup::Hierarchies& hierarchies,
+                                                 std::shared_ptr<host::Reader> host,
+                                                 std::uint64_t limits_age_ns = kUntilRefresh);
+
+  const Record& record() const { return record_; }
+
+  // Everything that `needs` (bits of view::Need) asks for, in one consistent picture. EIO (with the
+  // cause in its text) when the kernel's files can't be read; ENODEV when the cgroup is gone.
+  // Running tasks are counted at most once a second.
+  Result<view::Resources> resources(unsigned needs);
+
+  // Reads the limits again; true when they, or the host's CPUs, changed what is shown. Then the
+  // generation has been raised and `changed` called, before any refresh() of this container that
+  // waits for this one returns. `changed` may read, but not refresh, the container.
+  Result<bool> refresh(const std::function<void()>& changed = {});
+  std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
+
+  std::vector<std::string> limit_files() const;
+
+  // For people: the files behind a value of the cgroup (cgroup/origin.h).
+  std::vector<cgroup::KernelValue> origin_of(const std::string& name) const;
+
+  // A pressure file ("cpu", "memory", "io", "irq") opened for reading and writing, for a trigger.
+  // ENOENT where there is none; ENODEV when the cgroup is gone.
+  Result<UniqueFd> open_pressure(const std::string& resource) const;
+
+  // True once a read found the cgroup removed: it never comes back.
+  bool gone() const { return gone_.load(std::memory_order_relaxed); }
+  // CLOCK_BOOTTIME: of open(), and of the last resources() (0 before the first).
+  std::uint64_t opened_ns() const { return opened_ns_; }
+  std::uint64_t last_read_ns() const { return last_read_ns_.load(std::memory_order_relaxed); }
+
+  // Called about once a second: keeps the history of containers that somebody reads.
+  void tick();
+
+  // The history, if it went on since the last call.
+  std::optional<History> new_history();
+  // Before the first read. A history of the future is none of this container's.
+  void restore(History history);
+
+ private:
+  Container(Record record, std::shared_ptr<host::Reader> host, cgroup::Reader reader,
+            std::uint64_t limits_age_ns);
+
+  // All with mutex_ held.
+  Result<bool> read_limits(const std::shared_ptr<const host::Cpus>& cpus, std::uint64_t now);
+  Result<cgroup::State> read_cgroup(unsigned needs, std::uint64_t now);
+  void account(const cgroup::State& state, const host::Cpus& cpus, std::uint64_t now);
+  std::uint64_t last_pid();
+  Error kernel_error(const Error& error);
+
+  const Record record_;
+  const view::Identity identity_;
+  const std::shared_ptr<host::Reader> host_;
+  const std::uint64_t limits_age_ns_;
+  const std::uint64_t opened_ns_;
+  std::atomic<std::uint64_t> generation_{1};
+  std::atomic<std::uint64_t> last_read_ns_{0};
+  std::atomic<bool> gone_{false};
+  std::atomic<bool> shows_host_memory_{true};  // as of the last read: a figure of it that moves
+  std::mutex refresh_mutex_;  // held over a refresh and its notice; taken before mutex_
+
+  mutable std::mutex mutex_;  // guards everything below
+  cgroup::Reader cgroup_;
+  cgroup::Limits limits_;                   // as of limits_read_ns_
+  std::shared_ptr<const host::Cpus> cpus_;  // that they were read with
+  std::uint64_t limits_read_ns_ = 0;        // 0: never
+  History history_;
+  bool history_is_new_ = false;
+  cgroup::Tasks tasks_;              // as of tasks_read_ns_
+  std::uint64_t tasks_read_ns_ = 0;  // 0: never
+  std::size_t pid_levels_ = 0;       // pid namespaces from the daemon's to its own; 0: not known
+  std::uint64_t cpu_shown_ns_ = 0;   // last read that showed CPU time
+  std::uint64_t load_shown_ns_ = 0;  // last read that showed the load
+};
+
+}  // namespace umwelt::container

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "container/registry.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "container/caller_cache.h"
+
+namespace umwelt::container {
+namespace {
+
+using ContainerPtr = Registry::ContainerPtr;
+
+constexpr std::size_t kMaxRecordBytes = 1U << 20;
+constexpr const char* kRecordSuffix = ".json";
+constexpr const char* kNextNumberFile = "/next-number";
+constexpr const char* kHistorySuffix = ".history";
+constexpr const char* kViewsSuffix = ".views";  // launch/attach.h
+// Numbers are reserved on disk in blocks, so that most containers cost no write for theirs.
+constexpr std::uint64_t kNumberBlock = 64;
+// Limits of on-demand containers, which nothing watches, are read again when older than this.
+constexpr std::uint64_t kOnDemandLimitsAge = 100'000'000U;
+
+std::string describe(const Record& record) { return "container \"" + record.id + "\""; }
+
+// No container outlives a crash of the machine.
+Result<void> write_state(const std::string& path, const std::string& text) {
+  return replace_file(path, text, 0600, /*durable=*/false);
+}
+
+bool init_lives(const Record& record) {
+  return record.init_pid == 0 || process_lives(record.init_pid, record.init_starttime);
+}
+
+// What the record leaves out and its init process tells.
+Result<void> complete(Record& record) {
+  if (record.init_pid != 0) {
+    const ProcessStat stat = UMWELT_TRY(read_process_stat(record.init_pid));
+    if (record.init_starttime == 0) record.init_starttime = stat.starttime;
+    if (record.init_starttime != stat.starttime || stat.state == 'Z' || stat.state == 'X')
+      return fail(ESRCH,
+                  "init process " + std::to_string(record.init_pid) + " of " + describe(record));
+    if (record.cgroup_paths.empty()) {
+      const std::string_view text = UMWELT_TRY(read_proc_cgroup(record.init_pid));
+      record.cgroup_paths = UMWELT_TRY(cgroup::parse_proc_cgroup(text));
+    }
+  }
+  if (record.cgroup_paths.empty()) return fail(EINVAL, describe(record) + " has no cgroup");
+  if (record.start_boottime_ns == 0)
+    record.start_boottime_ns = record.init_starttime == 0
+                                   ? boottime_ns()
+                                   : starttime_to_boottime_ns(record.init_starttime);
+  if (record.start_realtime_s == 0)
+    record.start_realtime_s = boottime_to_realtime_s(record.start_boottime_ns);
+  return {};
+}
+
+}  // namespace
+
+Registry::Registry(std::string records_dir, cgroup::Hierarchies hierarchies,
+                   std::shared_ptr<host::Reader> host)
+    : records_dir_(std::move(records_dir)),
+      hierarchies_(std::move(hierarchies)),
+      host_(std::move(host)),
+      own_(read_namespaces(::getpid()).value_or(Namespaces{})),
+      callers_(std::make_unique<CallerCache>()) {}
+
+Registry::~Registry() = default;
+
+void Registry::observe(Observer observer) { observers_.push_back(std::move(observer)); }
+
+Result<unsigned> Registry::load() {
+  std::lock_guard changing(change_mutex_);
+  UMWELT_CHECK(make_directories(records_dir_));
+  const auto next = read_file(records_dir_ + kNextNumberFile);
+  if (next) reserved_numbers_ = next_number_ = parse_u64(trim(*next)).value_or(1);
+
+  std::vector<ContainerPtr> loaded;
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator(records_dir_, code)) {
+    const std::string file = entry.path().string();
+    if (entry.path().extension() != kRecordSuffix) continue;
+    auto container = load_record(file);
+    if (container) {
+      loaded.push_back(std::move(*container));
+    } else {
+      spdlog::info("record {} dropped: {}", file, container.error().message());
+      ::unlink(file.c_str());
+    }
+  }
+  if (code) return fail(code.value(), "list " + records_dir_);
+  for (const ContainerPtr& container : loaded)
+    next_number_ = std::max(next_number_, container->record().number + 1);
+  for (const ContainerPtr& container : loaded) insert(container);
+  return static_cast<unsigned>(loaded.size());
+}
+
+Result<ContainerPtr> Registry::load_record(const std::string& file) {
+  const auto json =
+      nlohmann::json::parse(UMWELT_TRY(read_file(file, kMaxRecordBytes)), nullptr, false);
+  Record record = UMWELT_TRY(record_from_json(json));
+  if (record.number == 0 || records_dir_ + "/" + record.id + kRecordSuffix != file)
+    return fail(EINVAL, "the record is not of this file");
+  if (!init_lives(record)) return fail(ESRCH, "its init process");
+  ContainerPtr container = UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_));
+  if (const auto text = read_file(path_of(*container, kHistorySuffix), kMaxRecordBytes)) {
+    if (auto history = history_from_text(*text))
+      container->restore(std::move(*history));
+    else
+      spdlog::warn("history of container {}: {}", container->record().id,
+                   history.error().message());
+  }
+  return container;
+}
+
+std::string Registry::path_of(const Container& container, const char* suffix) const {
+  return records_dir_ + "/" + container.record().id + suffix;
+}
+
+void Registry::save_histories() {
+  std::lock_guard changing(change_mutex_);  // none is written of a container that went
+  for (const ContainerPtr& container : all()) {
+    const auto history = container->new_history();
+    if (!history) continue;
+    const auto saved = write_state(path_of(*container, kHistorySuffix), history_to_text(*history));
+    if (!saved) spdlog::warn("{}", saved.error().message());
+  }
+}
+
+Result<std::uint64_t> Registry::take_number() {
+  if (next_number_ >= reserved_numbers_) {
+    const std::uint64_t reserved = next_number_ + kNumberBlock;
+    UMWELT_CHECK(write_state(records_dir_ + kNextNumberFile, std::to_string(reserved) + "\n"));
+    reserved_numbers_ = reserved;
+  }
+  return next_number_++;
+}
+
+Result<ContainerPtr> Registry::add(Record record) {
+  if (!valid_id(record.id)) return fail(EINVAL, "container id \"" + record.id + "\"");
+  UMWELT_CHECK(complete(record));
+  std::lock_guard changing(change_mutex_);
+  if (const ContainerPtr present = find(record.id)) {
+    const Record& old = present->record();
+    if (!present->gone() && init_lives(old)) {
+      if (record.init_pid != 0 && record.init_pid == old.init_pid &&
+          record.init_starttime == old.init_starttime)
+        return present;
+      return fail(EEXIST, describe(record));
+    }
+    erase(present);
+  }
+  record.number = UMWELT_TRY(take_number());
+  ContainerPtr container = UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_));
+  std::string text;
+  try {
+    text = to_json(container->record()).dump(2);
+  } catch (const nlohmann::json::exception&) {
+    return fail(EINVAL, describe(container->record()) + " has a name or cgroup that is not UTF-8");
+  }
+  ::unlink(path_of(*container, kHistorySuffix).c_str());
+  UMWELT_CHECK(write_state(path_of(*container, kRecordSuffix), text + "\n"));
+  insert(container);
+  return container;
+}
+
+void Registry::insert(const ContainerPtr& container) {
+  {
+    std::unique_lock lock(mutex_);
+    by_id_[container->record().id] = container;
+    by_number_[container->record().number] = container;
+    callers_->forget_callers();
+  }
+  for (const Observer& observer : observers_)
+    if (observer.added) observer.added(container);
+}
+
+bool Registry::erase(const ContainerPtr& container) {
+  {
+    std::unique_lock lock(mutex_);
+    const auto found = by_id_.find(container->record().id);
+    if (found == by_id_.end() || found->second != container) return false;
+    by_id_.erase(found);
+    by_number_.erase(container->record().number);
+    callers_->forget_callers();
+  }
+  ::unlink(path_of(*container, kRecordSuffix).c_str());
+  ::unlink(path_of(*container, kHistorySuffix).c_str());
+  ::unlink(path_of(*container, kViewsSuffix).c_str());
+  for (const Observer& observer : observers_)
+    if (observer.removed) observer.removed(container);
+  return true;
+}
+
+Result<void> Registry::remove(const std::string& id) {
+  std::lock_guard changing(change_mutex_);
+  const ContainerPtr container = find(id);
+  if (!container) return fail(ENOENT, "container \"" + id + "\"");
+  erase(container);
+  return {};
+}
+
+void Registry::remove(const ContainerPtr& container) {
+  std::lock_guard changing(change_mutex_);
+  erase(container);
+}
+
+ContainerPtr Registry::find(const std::string& id) const {
+  std::shared_lock lock(mutex_);
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
+}
+
+ContainerPtr Registry::find(std::uint64_t number) const {
+  std::shared_lock lock(mutex_);
+  const auto found = by_number_.find(number);
+  return found == by_number_.end() ? nullptr : found->second;
+}
+
+std::vector<ContainerPtr> Registry::all() const {
+  std::shared_lock lock(mutex_);
+  std::vector<ContainerPtr> out;
+  out.reserve(by_number_.size());
+  for (const auto& [number, container] : by_number_) out.push_back(container);
+  return out;
+}
+
+std::vector<ContainerPtr> Registry::on_demand() const {
+  std::shared_lock lock(mutex_);
+  return callers_->containers();
+}
+
+// The innermost, where registered containers are nested. mutex_ is held.
+ContainerPtr Registry::registered_for(const cgroup::Paths& paths) const {
+  ContainerPtr best;
+  for (const auto& [number, container] : by_number_) {
+    const cgroup::Paths& candidate = container->record().cgroup_paths;
+    if (container->gone() || !contains(candidate, paths)) continue;
+    if (!best || contains(best->record().cgroup_paths, candidate)) best = container;
+  }
+  return best;
+}
+
+Result<ContainerPtr> Registry::by_caller(pid_t pid) {
+  const std::string_view text = UMWELT_TRY(read_proc_cgroup(pid));
+  {
+    std::shared_lock lock(mutex_);
+    if (ContainerPtr container = callers_->registered(text)) return container;
+  }
+  const std::uint64_t now = boottime_ns();
+  const std::string cgroup_text(text);
+  const Namespaces namespaces = UMWELT_TRY(read_namespaces(pid));
+  {
+    std::shared_lock lock(mutex_);
+    if (ContainerPtr container = callers_->on_demand(cgroup_text, namespaces, now))
+      return container;
+  }
+  const cgroup::Paths paths = UMWELT_TRY(cgroup::parse_proc_cgroup(cgroup_text));
+  {
+    std::unique_lock lock(mutex_);
+    if (ContainerPtr container = registered_for(paths)) {
+      callers_->remember_registered(cgroup_text, container);
+      return container;
+    }
+  }
+  Record record = UMWELT_TRY(describe_caller(pid, namespaces, own_, paths, hierarchies_));
+  ContainerPtr container = UMWELT_TRY(make_on_demand(std::move(record)));
+  std::unique_lock lock(mutex_);
+  // A registration since then comes first, at the next look-up too.
+  if (ContainerPtr registered = registered_for(paths)) return registered;
+  callers_->remember(cgroup_text, namespaces, container, now);
+  return container;
+}
+
+Result<ContainerPtr> Registry::make_on_demand(Record record) {
+  {
+    std::shared_lock lock(mutex_);
+    if (ContainerPtr container = callers_->find(record.cgroup_paths)) return container;
+  }
+  ContainerPtr made =
+      UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_, kOnDemandLimitsAge));
+  std::unique_lock lock(mutex_);
+  if (ContainerPtr container = callers_->find(made->record().cgroup_paths)) return container;
+  callers_->insert(made);
+  return made;
+}
+
+void Registry::sweep() {
+  std::unique_lock lock(mutex_);
+  callers_->sweep(boottime_ns());
+}
+
+}  // namespace umwelt::container

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "container/caller.h"
+#include "container/container.h"
+
+namespace umwelt::container {
+
+class CallerCache;
+
+// Who is a container. Thread-safe; look-ups share the lock, which is never held around I/O.
+// Records are written to `records_dir`/ID.json before a registration is acknowledged.
+class Registry {
+ public:
+  using ContainerPtr = std::shared_ptr<Container>;
+  // Told of registered containers after they came (also by load()) and after they went; called by
+  // whichever thread did it, without a lock that look-ups need. Must not add or remove.
+  struct Observer {
+    std::function<void(const ContainerPtr&)> added, removed;
+  };
+
+  Registry(std::string records_dir, cgroup::Hierarchies hierarchies,
+           std::shared_ptr<host::Reader> host);
+  ~Registry();
+
+  // Before load() and before other threads use the registry.
+  void observe(Observer observer);
+
+  // Reads the records back and drops those whose init process or cgroup is gone. Returns how many
+  // were taken over. Creates `records_dir`.
+  Result<unsigned> load();
+
+  // Fills in what the record leaves out and the process tells: starttime, cgroups, start. The same
+  // id with the same init gives the container that is there. EEXIST when the id is taken by another
+  // living container; ESRCH when init_pid is no process, or not the one of init_starttime.
+  Result<ContainerPtr> add(Record record);
+  Result<void> remove(const std::string& id);  // ENOENT
+  // Only this one, not a later one of the same id: no error when it is not registered.
+  void remove(const ContainerPtr& container);
+
+  ContainerPtr find(const std::string& id) const;
+  ContainerPtr find(std::uint64_t number) const;
+  std::vector<ContainerPtr> all() const;        // registered, in order of their numbers
+  std::vector<ContainerPtr> on_demand() const;  // made by by_caller()
+
+  // The container that process `pid` (a thread's id will do) sees itself in, for the shared tree:
+  // the registered container whose cgroup is an ancestor of the caller's; else the root of its
+  // cgroup namespace; else the cgroup below the lowest common ancestor with the init of its pid
+  // namespace; else its own. Unregistered ones ("caller-INODE", number 0) are made on demand and
+  // cached, at most 1024. Never forks. ESRCH when there is no such process. Its resources() may
+  // fail with ENODEV when the cgroup was removed since; then by_caller() gives the right one.
+  Result<ContainerPtr> by_caller(pid_t pid);
+
+  // Writes what was accounted of registered containers since the last call beside their records.
+  void save_histories();
+
+  // Drops on-demand containers whose cgroup is gone or that nobody asked about for a minute.
+  void sweep();
+
+ private:
+  Result<std::uint64_t> take_number();
+  std::string path_of(const Container& container, const char* suffix) const;
+  Result<ContainerPtr> load_record(const std::string& file);
+  void insert(const ContainerPtr& container);
+  bool erase(const ContainerPtr& container);
+  ContainerPtr registered_for(const cgroup::Paths& paths) const;
+  Result<ContainerPtr> make_on_demand(Record record);
+
+  const std::string records_dir_;
+  const cgroup::Hierarchies hierarchies_;
+  const std::shared_ptr<host::Reader> host_;
+  const Namespaces own_;
+  std::vector<Observer> observers_;
+
+  std::mutex change_mutex_;  // one registration or removal at a time; taken before mutex_
+  // Guarded by change_mutex_.
+  std::uint64_t next_number_ = 1, reserved_numbers_ = 1;
+
+  mutable std::shared_mutex mutex_;  // guards everything below; no I/O under it
+  std::map<std::string, ContainerPtr> by_id_;
+  std::map<std::uint64_t, ContainerPtr> by_number_;
+  std::unique_ptr<CallerCache> callers_;
+};
+
+}  // namespace umwelt::container

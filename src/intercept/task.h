@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Other tasks, as the kernel lets a program of a container see and change them: their memory, ids,
+// owners, affinity. A thread id may be reused once its task is gone: what was learnt of a caller
+// counts if is_waiting() says so afterwards, and nothing is written unless it says so right before.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/cpu_set.h"
+#include "base/result.h"
+#include "cgroup/hierarchies.h"
+
+namespace umwelt::intercept {
+
+// EFAULT where the task itself could not read or write; ESRCH. Not more than 64 KiB.
+Result<std::string> read_memory(pid_t task, std::uint64_t address, std::size_t bytes);
+Result<void> write_memory(pid_t task, std::uint64_t address, std::string_view bytes);
+
+// The thread that `caller` means by `tid`, which is not 0, in the reader's pid namespace. ESRCH
+// when the caller sees no such task. Before Linux 6.11 that takes a search through /proc.
+Result<pid_t> find_task(pid_t caller, pid_t tid);
+
+// Whether it is in one of these cgroups, or below. False when it is gone.
+bool is_in_cgroup(pid_t task, const cgroup::Paths& paths);
+
+// Whether `caller` may change how `target` is scheduled (check_same_owner() or CAP_SYS_NICE,
+// kernel/sched/syscalls.c).
+bool may_schedule(pid_t caller, pid_t target);
+
+// sched_{get,set}affinity(2) with the host's numbers and the kernel's own errors.
+std::size_t affinity_bytes();  // cpumask_size() of this kernel
+Result<CpuSet> get_affinity(pid_t task);
+Result<void> set_affinity(pid_t task, const CpuSet& cpus);
+
+}  // namespace umwelt::intercept

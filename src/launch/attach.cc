@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/attach.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <thread>
+
+#include "base/file.h"
+#include "base/parse.h"
+#include "launch/mounts.h"
+#include "launch/namespaces.h"
+#include "launch/propagation.h"
+#include "launch/views.h"
+
+namespace umwelt::launch {
+namespace {
+
+constexpr unsigned kMostStacked = 64;
+
+struct OpenView {
+  View view;
+  UniqueFd mount;  // attached nowhere yet
+};
+
+std::string choice_path(const std::string& id, const container::Directories& directories) {
+  return directories.records() + "/" + id + ".views";
+}
+
+Result<std::vector<std::string>> read_choice(const std::string& id,
+                                             const container::Directories& directories) {
+  const auto text = UMWELT_TRY(read_optional_at(AT_FDCWD, choice_path(id, directories)));
+  std::vector<std::string> groups;
+  std::string_view rest = text ? std::string_view(*text) : std::string_view();
+  while (auto line = next_line(rest))
+    if (!line->empty()) groups.emplace_back(*line);
+  return groups;
+}
+
+bool chosen(const std::vector<std::string>& groups, const KnownView& view) {
+  return groups.empty() || std::find(groups.begin(), groups.end(), view.group) != groups.end();
+}
+
+Result<std::vector<OpenView>> open_views(const container::Record& record,
+                                         const container::Directories& directories) {
+  const auto mounts = directories.mounts();
+  const auto groups = UMWELT_TRY(read_choice(record.id, directories));
+  std::vector<OpenView> out;
+  for (const KnownView& known : known_views()) {
+    if (!chosen(groups, known)) continue;
+    View view{std::string(known.path), known.directory};
+    auto mount =
+        clone_view(mounts[static_cast<std::size_t>(known.connection)] + "/" + record.id, view);
+    if (!mount && mount.error().code == ENOENT) continue;  // the host has no such file
+    if (!mount) return fail(mount.error());
+    out.push_back({std::move(view), *std::move(mount)});
+  }
+  if (out.empty()) return fail(ENOENT, "the daemon offers no views of " + record.id);
+  return out;
+}
+
+// Without a message to the server of a filesystem, which may be dead.
+Result<struct statx> stat_cached(int fd) {
+  struct statx status {};
+  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO | STATX_MNT_ID,
+              &status) != 0)
+    return fail_errno("statx");
+  return status;
+}
+
+bool same_inode(const struct statx& a, const struct statx& b) {
+  return a.stx_ino == b.stx_ino && a.stx_dev_major == b.stx_dev_major &&
+         a.stx_dev_minor == b.stx_dev_minor;
+}
+
+// "Transport endpoint is not connected": a FUSE filesystem that nobody serves any more.
+bool is_dead(int fd) {
+  struct statfs status {};
+  return ::fstatfs(fd, &status) != 0 && errno == ENOTCONN;
+}
+
+// Places views below one root directory, in a thread that has the namespace and a working
+// directory of its own.
+class Attacher {
+ public:
+  Attacher(int root, const Propagation& propagation) : root_(root), propagation_(propagation) {}
+
+  Result<Attached> operator()(const std::vector<OpenView>& views) {
+    for (const OpenView& view : views)
+      if (auto placed = place(view); !placed) {
+        undo();
+        return fail(placed.error());
+      }
+    return std::move(attached_);
+  }
+
+ private:
+  // The directory of a view; nullopt (and a note) where the container has none for it.
+  Result<int> parent_of(const std::string& path) {
+    const auto known = parents_.find(path);
+    if (known != parents_.end()) return known->second.get();
+    if (path == "run") (void)::mkdirat(root_, "run", 0755);
+    UniqueFd parent = UMWELT_TRY(open_plain(root_, path, O_PATH | O_DIRECTORY));
+    return parents_.emplace(path, std::move(parent)).first->second.get();
+  }
+
+  Result<void> place(const OpenView& view) {
+    const std::size_t slash = view.view.path.rfind('/');
+    const std::string name = view.view.path.substr(slash + 1);
+    const bool made = view.view.path.starts_with("run/");
+    const bool of_cgroup = view.view.path.starts_with("sys/fs/cgroup/");
+    const bool optional = made || of_cgroup;
+    const auto parent = parent_of(view.view.path.substr(0, slash));
+    if (!parent) return no_place(view.view, parent.error(), optional);
+    if (made) (void)::mknodat(*parent, name.c_str(), S_IFREG | 0644, 0);
+    auto target = open_plain(*parent, name, O_PATH);
+    if (!target) return no_place(view.view, target.error(), optional);
+    if (!optional) UMWELT_CHECK(check_kernels(*parent, view.view.path));
+    // Who may make cgroups in there needs the kernel's numbers for them.
+    if (of_cgroup && !is_readonly_cgroup(*parent))
+      return no_place(view.view, {0, "not a cgroup, or a writable one"}, true);
+
+    const struct statx ours = UMWELT_TRY(stat_cached(view.mount.get()));
+    struct statx there = UMWELT_TRY(stat_cached(target->get()));
+    for (unsigned i = 0; i < kMostStacked && is_dead(target->get()); ++i) {
+      UMWELT_CHECK(detach(*parent, name));
+      *target = UMWELT_TRY(open_plain(*parent, name, O_PATH));
+      there = UMWELT_TRY(stat_cached(target->get()));
+    }
+    if (same_inode(ours, there)) {
+      ++attached_.present;
+      return {};
+    }
+    // What covers a file (docker hides some with /dev/null) shows it less, and stays.
+    if (view.view.directory ? !S_ISDIR(there.stx_mode) : !S_ISREG(there.stx_mode))
+      return no_place(view.view, {0, "covered"}, true);
+    const bool shared = UMWELT_TRY(propagation_.reaches_host(there.stx_mnt_id));
+    if (shared && of_cgroup) return no_place(view.view, {0, "shared with the host"}, true);
+    if (shared)
+      return fail(EPERM, "/" + view.view.path + " of the container is shared with the host");
+    if (auto result = attach_mount(view.mount.get(), target->get()); !result)
+      return fail(result.error().code, "mount the view of /" + view.view.path);
+    mounted_.push_back({*parent, name});
+    ++attached_.mounted;
+    return {};
+  }
+
+  Result<void> no_place(const View& view, const Error& error, bool optional) {
+    if (error.code == ELOOP && !optional)
+      return fail(0, "root filesystem: /" + view.path + " is or is below a symbolic link");
+    const bool absent = error.code == ENOENT || error.code == ENOTDIR;  // this kernel has none
+    if (!absent && !optional) return fail(error);
+    attached_.skipped.push_back(Error{error.code, view.path}.message());
+    return {};
+  }
+
+  static Result<void> check_kernels(int parent, const std::string& path) {
+    struct statfs status {};
+    if (::fstatfs(parent, &status) != 0) return fail_errno("statfs /" + path);
+    const auto expected = path.starts_with("proc/") ? PROC_SUPER_MAGIC : SYSFS_MAGIC;
+    if (status.f_type != expected)
+      return fail(EPERM, "/" + path + " is none of the kernel's files");
+    return {};
+  }
+
+  static bool is_readonly_cgroup(int directory) {
+    struct statfs status {};
+    return ::fstatfs(directory, &status) == 0 && (status.f_flags & ST_RDONLY) != 0 &&
+           (status.f_type == CGROUP_SUPER_MAGIC || status.f_type == CGROUP2_SUPER_MAGIC);
+  }
+
+  static Result<void> detach(int parent, const std::string& name) {
+    if (::fchdir(parent) != 0 || ::umount2(name.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
+      return fail_errno("unmount what a dead daemon left on " + name);
+    return {};
+  }
+
+  void undo() {
+    for (; !mounted_.empty(); mounted_.pop_back())
+      (void)detach(mounted_.back().parent, mounted_.back().name);
+  }
+
+  struct Mounted {
+    int parent;  // of parents_
+    std::string name;
+  };
+  const int root_;
+  const Propagation& propagation_;
+  std::map<std::string, UniqueFd> parents_;
+  std::vector<Mounted> mounted_;
+  Attached attached_;
+};
+
+Result<UniqueFd> open_root(const std::string& path) {
+  open_how how{};
+  how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_SYMLINKS;
+  const long fd = ::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof(how));
+  if (fd < 0) return fail_errno("open the container's root directory " + path);
+  return UniqueFd(static_cast<int>(fd));
+}
+
+Result<bool> is_own_namespace(int mount_namespace) {
+  struct stat theirs {
+  }, ours{};
+  if (::fstat(mount_namespace, &theirs) != 0 || ::stat("/proc/self/ns/mnt", &ours) != 0)
+    return fail_errno("compare mount namespaces");
+  return theirs.st_ino == ours.st_ino;
+}
+
+// `mount_namespace` is entered unless it is -1. `root` or, when it is -1, `path` is the "/".
+Result<Attached> attach_in_thread(const std::vector<OpenView>& views,
+                                  const Propagation& propagation, int mount_namespace, int root,
+                                  const std::string& path) {
+  Result<Attached> result;
+  std::thread([&] {
+    result = [&]() -> Result<Attached> {
+      // A working directory of its own is the condition for a mount namespace of its own.
+      if (::unshare(CLONE_FS) != 0) return fail_errno("unshare the working directory");
+      if (mount_namespace >= 0 && ::setns(mount_namespace, CLONE_NEWNS) != 0)
+        return fail_errno("enter the container's mount namespace");
+      if (root >= 0) return Attacher(root, propagation)(views);
+      const UniqueFd opened = UMWELT_TRY(open_root(path));
+      return Attacher(opened.get(), propagation)(views);
+    }();
+  }).join();
+  return result;
+}
+
+}  // namespace
+
+Result<void> keep_choice(const std::string& id, const std::vector<std::string>& groups,
+                         const container::Directories& directories) {
+  const std::string path = choice_path(id, directories);
+  if (groups.empty()) {
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno("remove " + path);
+    return {};
+  }
+  std::string text;
+  for (const std::string& group : groups) text += group + "\n";
+  return replace_file(path, text, 0600, /*durable=*/false);
+}
+
+Result<Attached> attach_views(const container::Record& record,
+                              const container::Directories& directories, const std::string& root) {
+  const std::string proc = "/proc/" + std::to_string(record.init_pid) + "/";
+  const UniqueFd process = UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
+  const UniqueFd mount_namespace = UMWELT_TRY(open_at(AT_FDCWD, proc + "ns/mnt", O_RDONLY));
+  UniqueFd own_root;
+  if (root.empty()) own_root = UMWELT_TRY(open_at(AT_FDCWD, proc + "root", O_PATH | O_DIRECTORY));
+  const auto propagation =
+      UMWELT_TRY(Propagation::open(proc + "mountinfo", "/proc/self/mountinfo"));
+  // What was opened belongs to that process if it is still there.
+  UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
+  if (UMWELT_TRY(is_own_namespace(mount_namespace.get())))
+    return fail(EINVAL, "process " + std::to_string(record.init_pid) +
+                            " has no mount namespace of its own: it is in no container");
+  const auto views = UMWELT_TRY(open_views(record, directories));
+  return attach_in_thread(views, propagation, mount_namespace.get(), own_root ? own_root.get() : -1,
+                          root);
+}
+
+Result<Attached> attach_views_here(const container::Record& record,
+                                   const container::Directories& directories,
+                                   const std::string& root) {
+  const auto propagation = UMWELT_TRY(Propagation::open("/proc/self/mountinfo", ""));
+  const auto views = UMWELT_TRY(open_views(record, directories));
+  return attach_in_thread(views, propagation, -1, -1, root);
+}
+
+}  // namespace umwelt::launch

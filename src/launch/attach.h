@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// The daemon's files into a container that somebody else made, or that lost them: running, or
+// between the mounts of an OCI runtime and its pivot_root(2).
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "container/record.h"
+#include "view/files.h"
+
+namespace umwelt::launch {
+
+struct Attached {
+  unsigned mounted = 0;              // now
+  unsigned present = 0;              // that were there and alive, from this daemon
+  std::vector<std::string> skipped;  // that this container has no place for, with the reason
+};
+
+// Mounts the views that the daemon offers of `record` (all, or what keep_choice() says) in the
+// mount namespace of its init process. A view that is there already stays; what is left there of a
+// daemon that died is taken away first, so nothing is ever stacked on a dead or an own mount. All
+// or nothing: after an error none is there that was not before. A file of run/ is made if need be.
+//
+// `root`: the container's "/" as an absolute path of that namespace, without symbolic links; "":
+// the root directory of the process itself.
+//
+// Thread-safe, and for programs with threads: the work is done in a thread of its own, which enters
+// the namespace; nothing forks. The daemon must serve `record` when this is called. Never mounts
+// anywhere that another mount namespace would see it.
+//
+// ESRCH: the process is gone. ELOOP: a symbolic link in the place of /proc or /sys. EINVAL: it has
+// no mount namespace of its own. EPERM: /proc or /sys are not the kernel's, or shared with the
+// host.
+Result<Attached> attach_views(const container::Record& record,
+                              const container::Directories& directories,
+                              const std::string& root = {});
+
+// Which groups of views container `id` gets, also when they are attached again after a daemon died;
+// none of them: all. Kept beside the container's record, and as long.
+Result<void> keep_choice(const std::string& id, const std::vector<std::string>& groups,
+                         const container::Directories& directories);
+
+// The same in the caller's own mount namespace, which must not be the host's.
+Result<Attached> attach_views_here(const container::Record& record,
+                                   const container::Directories& directories,
+                                   const std::string& root);
+
+// What a daemon may offer: every served file of proc/, run/ and sys/fs/cgroup, and the directories
+// of sys/devices/system as a whole. Known here, so that a container's start waits for no listing.
+struct KnownView {
+  std::string_view group;  // as an annotation names it
+  std::string_view path;   // relative to a container's tree
+  view::Connection connection;
+  bool directory;
+};
+std::span<const KnownView> known_views();
+// cpu, memory, load, uptime, io, info
+std::vector<std::string> view_groups();
+
+}  // namespace umwelt::launch

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/cgroup.h"
+
+#include <fmt/format.h>
+#include <libcgroup.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <set>
+
+#include "base/file.h"
+#include "base/parse.h"
+#include "launch/settings.h"
+
+namespace umwelt::launch {
+namespace {
+
+constexpr const char* kParent = "umwelt";
+// On v2 only these are enabled for containers; on v1 every mounted controller is used, so that no
+// hierarchy shows a container outside its own cgroup.
+constexpr std::array kV2Controllers = {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"};
+
+// The hierarchies of this host, each once.
+struct Layout {
+  std::map<std::string, std::string> v1;  // controller -> mount point
+  std::vector<std::string> v2;            // controllers
+  std::string v2_mount;                   // also without controllers (hybrid); "": none
+
+  bool has(const std::string& controller) const {
+    return v1.contains(controller) || std::find(v2.begin(), v2.end(), controller) != v2.end();
+  }
+  // Each hierarchy's mount point once, also where several controllers share one.
+  std::set<std::string> mounts() const {
+    std::set<std::string> all;
+    for (const auto& [controller, mount] : v1) all.insert(mount);
+    if (!v2_mount.empty()) all.insert(v2_mount);
+    return all;
+  }
+  const std::string& mount_of(const std::string& controller) const {
+    const auto found = v1.find(controller);
+    return found == v1.end() ? v2_mount : found->second;
+  }
+};
+
+tl::unexpected<Error> fail_libcgroup(int code, std::string text) {
+  if (code == ECGOTHER) return fail(cgroup_get_last_errno(), std::move(text));
+  return fail(0, text + ": " + cgroup_strerror(code));
+}
+
+Result<void> initialise_libcgroup() {
+  static const int code = [] {
+    cgroup_set_logger([](void*, int, const char*, va_list) {}, CGROUP_LOG_ERROR, nullptr);
+    return cgroup_init();
+  }();
+  if (code != 0) return fail_libcgroup(code, "find the cgroup hierarchies");
+  return {};
+}
+
+Result<Layout> read_layout() {
+  UMWELT_CHECK(initialise_libcgroup());
+  const cgroup::Hierarchies hierarchies = UMWELT_TRY(cgroup::Hierarchies::read());
+  Layout layout;
+  layout.v2_mount = hierarchies.v2;
+  for (const auto& [controller, mount] : hierarchies.v1)
+    if (!controller.starts_with("name=")) layout.v1.emplace(controller, mount);
+  // A hybrid host's cgroup2 is left without controllers, as its service manager has it.
+  if (layout.v1.empty() && !layout.v2_mount.empty()) {
+    const std::string text = UMWELT_TRY(read_file(layout.v2_mount + "/cgroup.controllers"));
+    for (std::string_view rest = trim(text); !rest.empty();) {
+      const std::string_view word = next_word(rest);
+      if (std::find(kV2Controllers.begin(), kV2Controllers.end(), word) != kV2Controllers.end())
+        layout.v2.emplace_back(word);
+    }
+  }
+  if (layout.mounts().empty()) return fail(0, "this host has no cgroup hierarchy mounted");
+  return layout;
+}
+
+// Between processes, also those with other runtime directories: whoever makes "umwelt/ID" must not
+// lose "umwelt" to somebody who removes the last container.
+Result<UniqueFd> lock_hierarchies(const Layout& layout) {
+  UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, *layout.mounts().begin(), O_RDONLY | O_DIRECTORY));
+  while (::flock(fd.get(), LOCK_EX) != 0)
+    if (errno != EINTR) return fail_errno("lock the cgroup hierarchy");
+  return fd;
+}
+
+struct FreeGroup {
+  void operator()(struct cgroup* group) const { cgroup_free(&group); }
+};
+using Group = std::unique_ptr<struct cgroup, FreeGroup>;
+
+// A libcgroup handle for `name` in all of the layout's controllers.
+Result<Group> group_of(const Layout& layout, const std::string& name) {
+  Group group(cgroup_new_cgroup(name.c_str()));
+  if (!group) return fail(ENOMEM, "cgroup " + name);
+  const auto add = [&](const std::string& controller) {
+    return cgroup_add_controller(group.get(), controller.c_str()) != nullptr;
+  };
+  for (const auto& [controller, mount] : layout.v1)
+    if (!add(controller)) return fail(EINVAL, "cgroup controller " + controller);
+  for (const std::string& controller : layout.v2)
+    if (!add(controller)) return fail(EINVAL, "cgroup controller " + controller);
+  return group;
+}
+
+Result<void> write_setting(const std::string& name, const Setting& setting) {
+  Group group(cgroup_new_cgroup(name.c_str()));
+  cgroup_controller* controller =
+      group ? cgroup_add_controller(group.get(), setting.controller.c_str()) : nullptr;
+  if (controller == nullptr ||
+      cgroup_add_value_string(controller, setting.file.c_str(), setting.value.c_str()) != 0)
+    return fail(ENOMEM, setting.file);
+  const int code = cgroup_modify_cgroup(group.get());
+  if (code == 0) return {};
+  if (code == ECGOTHER && cgroup_get_last_errno() == EBUSY && setting.controller == "memory")
+    return fail(0, fmt::format("{} {}: the container uses more than that now", setting.option,
+                               setting.value));
+  return fail_libcgroup(
+      code, fmt::format("{}: write {} to {}", setting.option, setting.value, setting.file));
+}
+
+std::optional<std::uint64_t> read_limit(const std::string& directory, const char* file) {
+  auto text = read_file(directory + "/" + file);
+  const auto value = text ? parse_u64(trim(*text)) : std::nullopt;
+  // v1 says "no limit" with the largest multiple of the page size.
+  if (!value || *value > (std::uint64_t{1} << 62)) return std::nullopt;
+  return value;
+}
+
+MemoryLimits read_memory_limits(const Layout& layout, const std::string& name) {
+  MemoryLimits current;
+  if (!layout.has("memory")) return current;
+  const std::string directory = layout.mount_of("memory") + "/" + name;
+  if (layout.v1.contains("memory")) {
+    current.memory_bytes = read_limit(directory, "memory.limit_in_bytes");
+    current.memory_swap_bytes = read_limit(directory, "memory.memsw.limit_in_bytes");
+    current.swap_accounting = std::filesystem::exists(directory + "/memory.memsw.limit_in_bytes");
+  } else {
+    current.memory_bytes = read_limit(directory, "memory.max");
+    current.swap_accounting = std::filesystem::exists(directory + "/memory.swap.max");
+  }
+  return current;
+}
+
+Result<void> write_limits(const Layout& layout, const std::string& name,
+                          const ResourceLimits& limits) {
+  const MemoryLimits current = read_memory_limits(layout, name);
+  if ((limits.memory_swap_bytes || limits.memory_swap_unlimited) && layout.has("memory") &&
+      !current.swap_accounting)
+    return fail(0,
+                "--memory-swap: this kernel does not count swap (boot it with swapaccount=1), "
+                "leave the option out");
+  const auto settings =
+      layout.v1.empty() ? settings_v2(limits, current) : settings_v1(limits, current);
+  for (const Setting& setting : settings) {
+    if (!layout.has(setting.controller))
+      return fail(0, fmt::format("{}: this host has no {} cgroup controller", setting.option,
+                                 setting.controller));
+    UMWELT_CHECK(write_setting(name, setting));
+  }
+  return {};
+}
+
+// A v1 cpuset is born empty and takes no process until it has CPUs and memory nodes.
+Result<void> fill_cpuset(const Layout& layout, const std::string& parent,
+                         const std::string& child) {
+  const auto found = layout.v1.find("cpuset");
+  if (found == layout.v1.end()) return {};
+  for (const char* file : {"cpuset.cpus", "cpuset.mems"}) {
+    const std::string value =
+        UMWELT_TRY(read_file(fmt::format("{}/{}/{}", found->second, parent, file)));
+    UMWELT_CHECK(write_setting(child, {"cpuset", file, std::string(trim(value)), "cpuset"}));
+  }
+  return {};
+}
+
+Result<void> make_group(const Layout& layout, const std::string& name) {
+  const Group group = UMWELT_TRY(group_of(layout, name));
+  if (const int code = cgroup_create_cgroup(group.get(), 1); code != 0)
+    return fail_libcgroup(code, "make cgroup " + name);
+  // libcgroup knows no hierarchy without controllers.
+  if (layout.v2.empty() && !layout.v2_mount.empty() &&
+      ::mkdir((layout.v2_mount + "/" + name).c_str(), 0755) != 0 && errno != EEXIST)
+    return fail_errno("make cgroup " + name);
+  return {};
+}
+
+// The cgroups at and below `name` in one hierarchy, children before parents.
+std::vector<std::string> subtree(const std::string& mount, const std::string& name) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(mount + "/" + name, error), end; !error && it != end;
+       it.increment(error)) {
+    if (!it->is_directory(error)) continue;
+    auto below = subtree(mount, name + "/" + it->path().filename().string());
+    names.insert(names.end(), below.begin(), below.end());
+  }
+  names.push_back(name);
+  return names;
+}
+
+std::set<pid_t> processes_of(const Layout& layout, const std::string& name) {
+  std::set<pid_t> pids;
+  for (const std::string& mount : layout.mounts()) {
+    for (const std::string& group : subtree(mount, name)) {
+      auto text = read_file(fmt::format("{}/{}/cgroup.procs", mount, group));
+      if (!text) continue;
+      std::string_view rest = *text;
+      while (auto line = next_line(rest))
+        if (auto pid = parse_u64(*line); pid && *pid != 0) pids.insert(static_cast<pid_t>(*pid));
+    }
+  }
+  return pids;
+}
+
+Result<void> remove_group(const Layout& layout, const std::string& mount, const std::string& name) {
+  const std::string path = mount + "/" + name;
+  if (mount == layout.v2_mount && layout.v2.empty()) {
+    if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return fail_errno("remove cgroup " + name);
+    return {};
+  }
+  Group group(cgroup_new_cgroup(name.c_str()));
+  if (!group) return fail(ENOMEM, "cgroup " + name);
+  if (mount == layout.v2_mount) {
+    cgroup_add_controller(group.get(), layout.v2.front().c_str());
+  } else {
+    for (const auto& [controller, controller_mount] : layout.v1)
+      if (controller_mount == mount) cgroup_add_controller(group.get(), controller.c_str());
+  }
+  const int code = cgroup_delete_cgroup_ext(group.get(), CGFLAG_DELETE_EMPTY_ONLY);
+  if (code == 0) return {};
+  if (code == ECGNONEMPTY) return fail(EBUSY, "remove cgroup " + name);
+  return fail_libcgroup(code, "remove cgroup " + name);
+}
+
+bool exists(const Layout& layout, const std::string& name) {
+  const auto mounts = layout.mounts();
+  return std::any_of(mounts.begin(), mounts.end(), [&](const std::string& mount) {
+    return std::filesystem::exists(mount + "/" + name);
+  });
+}
+
+// A v1 kernel counts the I/O on a disk from the first limit on that some cgroup had on it, even for
+// a moment (see cgroup/io.h). Partitions, and devices that can't be limited, are refused.
+void count_io(const Layout& layout, const std::string& name) {
+  const auto blkio = layout.v1.find("blkio");
+  if (blkio == layout.v1.end()) return;
+  auto text = read_file("/proc/partitions");
+  if (!text) return;
+  const std::string file = fmt::format("{}/{}/blkio.throttle.read_bps_device", blkio->second, name);
+  std::string_view rest = *text;
+  while (auto line = next_line(rest)) {
+    const auto major = parse_u64(next_word(*line)), minor = parse_u64(next_word(*line));
+    if (!major || !minor) continue;  // the heading
+    for (const std::uint64_t limit : {std::uint64_t{1} << 62, std::uint64_t{0}})
+      (void)write_file_at(AT_FDCWD, file, fmt::format("{}:{} {}", *major, *minor, limit));
+  }
+}
+
+// Through a descriptor, so that a pid that was given to another process meanwhile is spared.
+void kill_member(pid_t pid, const std::string& name) {
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  const auto text = read_file(fmt::format("/proc/{}/cgroup", pid));
+  if (process && text && text->find("/" + name) != std::string::npos)
+    ::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
+}
+
+void sleep_ms(long ms) {
+  const timespec pause{0, ms * 1000000};
+  ::nanosleep(&pause, nullptr);
+}
+
+}  // namespace
+
+std::string cgroup_name(const std::string& id) { return std::string(kParent) + "/" + id; }
+
+Result<cgroup::Paths> create_cgroup(const std::string& id, const ResourceLimits& limits) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  const std::string name = cgroup_name(id);
+  {
+    const UniqueFd lock = UMWELT_TRY(lock_hierarchies(layout));
+    if (exists(layout, name)) return fail(EEXIST, "make cgroup " + name);
+    if (!layout.v1.empty() || layout.v2.empty()) {
+      UMWELT_CHECK(make_group(layout, kParent));
+      UMWELT_CHECK(fill_cpuset(layout, "", kParent));
+    }
+    UMWELT_CHECK(make_group(layout, name));
+  }
+  auto limited = fill_cpuset(layout, kParent, name);
+  if (limited) limited = write_limits(layout, name, limits);
+  if (!limited) {
+    (void)destroy_cgroup(id);
+    return fail(limited.error());
+  }
+  count_io(layout, name);
+  cgroup::Paths paths;
+  for (const auto& [controller, mount] : layout.v1) paths[controller] = "/" + name;
+  if (!layout.v2_mount.empty()) paths[""] = "/" + name;
+  return paths;
+}
+
+Result<void> apply_limits(const std::string& id, const ResourceLimits& limits) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  if (!exists(layout, cgroup_name(id))) return fail(ENOENT, "cgroup " + cgroup_name(id));
+  return write_limits(layout, cgroup_name(id), limits);
+}
+
+Result<void> attach(const std::string& id, pid_t pid) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  const std::string name = cgroup_name(id);
+  const Group group = UMWELT_TRY(group_of(layout, name));
+  if (const int code = cgroup_attach_task_pid(group.get(), pid); code != 0)
+    return fail_libcgroup(code, "move a process to cgroup " + name);
+  if (layout.v2.empty() && !layout.v2_mount.empty())
+    return write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.procs",
+                         std::to_string(pid));
+  return {};
+}
+
+Result<void> destroy_cgroup(const std::string& id) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  const std::string name = cgroup_name(id);
+  if (!layout.v2_mount.empty())  // atomic, where the kernel has it (5.14)
+    (void)write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.kill", "1");
+  for (int attempt = 0;; ++attempt) {
+    const std::set<pid_t> pids = processes_of(layout, name);
+    if (pids.empty()) break;
+    if (attempt == 1000) return fail(EBUSY, "a process of cgroup " + name + " does not die");
+    for (const pid_t pid : pids) kill_member(pid, name);
+    sleep_ms(attempt < 20 ? 1 : 5);
+  }
+  for (const std::string& mount : layout.mounts()) {
+    for (const std::string& group : subtree(mount, name)) {
+      // A process that has just died may hold its cgroup for a moment longer.
+      for (int attempt = 0;; ++attempt) {
+        auto removed = remove_group(layout, mount, group);
+        if (removed) break;
+        if (removed.error().code != EBUSY || attempt == 1000) return removed;
+        sleep_ms(attempt < 20 ? 1 : 5);
+      }
+    }
+  }
+  const UniqueFd lock = UMWELT_TRY(lock_hierarchies(layout));
+  for (const std::string& mount : layout.mounts()) ::rmdir((mount + "/" + kParent).c_str());
+  return {};
+}
+
+Result<std::vector<pid_t>> processes(const std::string& id) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  const std::set<pid_t> pids = processes_of(layout, cgroup_name(id));
+  return std::vector<pid_t>(pids.begin(), pids.end());
+}
+
+Result<bool> oom_killed(const std::string& id) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  if (!layout.has("memory")) return false;
+  struct Events {
+    std::uint64_t oom_kill = 0;
+  } events;
+  constexpr KeyedField<Events> kTable[] = {{"oom_kill", &Events::oom_kill}};
+  const char* file = layout.v1.contains("memory") ? "memory.oom_control" : "memory.events";
+  const std::string text = UMWELT_TRY(
+      read_file(fmt::format("{}/{}/{}", layout.mount_of("memory"), cgroup_name(id), file)));
+  parse_keyed<Events>(text, kTable, events);
+  return events.oom_kill > 0;
+}
+
+}  // namespace umwelt::launch

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/channel.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace umwelt::launch {
+namespace {
+
+constexpr std::size_t kMaxText = 2000;
+constexpr char kSignal = 's';
+
+ssize_t retry_send(int fd, const msghdr& message) {
+  ssize_t n;
+  do {
+    n = ::sendmsg(fd, &message, MSG_NOSIGNAL);
+  } while (n < 0 && errno == EINTR);
+  return n;
+}
+
+}  // namespace
+
+Result<std::pair<Channel, Channel>> Channel::make() {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0)
+    return fail_errno("socketpair");
+  return std::pair(Channel(UniqueFd(ends[0])), Channel(UniqueFd(ends[1])));
+}
+
+Result<void> Channel::signal() {
+  if (::send(fd_.get(), &kSignal, 1, MSG_NOSIGNAL) != 1) return fail_errno("talk to the child");
+  return {};
+}
+
+Result<void> Channel::wait_signal() {
+  char byte = 0;
+  ssize_t n;
+  do {
+    n = ::recv(fd_.get(), &byte, 1, 0);
+  } while (n < 0 && errno == EINTR);
+  if (n != 1 || byte != kSignal) return fail(ECANCELED, "wait for the launcher");
+  return {};
+}
+
+void Channel::send_error(const ChildError& error) {
+  std::string text(1, static_cast<char>(error.stage));
+  text.append(reinterpret_cast<const char*>(&error.error.code), sizeof(error.error.code));
+  text += error.error.text.substr(0, kMaxText);
+  iovec part{text.data(), text.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  retry_send(fd_.get(), message);
+}
+
+Result<void> Channel::send_descriptor(Passed what, int fd) {
+  char byte = static_cast<char>(what);
+  iovec part{&byte, 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  if (retry_send(fd_.get(), message) != 1) return fail_errno("send a descriptor");
+  return {};
+}
+
+Result<Channel::Message> Channel::receive() {
+  std::array<char, 1 + sizeof(int) + kMaxText> buffer{};
+  iovec part{buffer.data(), buffer.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  ssize_t n;
+  do {
+    n = ::recvmsg(fd_.get(), &header, MSG_CMSG_CLOEXEC);
+    // ECONNRESET comes once, before what the other end said: it died without having read all.
+  } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+  Message message;
+  UniqueFd descriptor;
+  if (n == 0) {
+    message.closed = true;
+    return message;
+  }
+  if (n < 0) return fail_errno("hear from the child");
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(c), sizeof(int));
+    descriptor.reset(fd);
+  }
+  if (buffer[0] == static_cast<char>(Passed::kTerminal)) {
+    message.terminal = std::move(descriptor);
+    return message;
+  }
+  if (buffer[0] == static_cast<char>(Passed::kListener)) {
+    message.listener = std::move(descriptor);
+    return message;
+  }
+  if (buffer[0] == kSignal) {
+    message.signalled = true;
+    return message;
+  }
+  if (static_cast<std::size_t>(n) < 1 + sizeof(int)) return fail(EPROTO, "hear from the child");
+  ChildError error;
+  error.stage = static_cast<Stage>(buffer[0]);
+  std::memcpy(&error.error.code, buffer.data() + 1, sizeof(int));
+  error.error.text.assign(buffer.data() + 1 + sizeof(int),
+                          static_cast<std::size_t>(n) - 1 - sizeof(int));
+  message.error = std::move(error);
+  return message;
+}
+
+bool Channel::abandoned() const {
+  pollfd state{fd_.get(), 0, 0};
+  return ::poll(&state, 1, 0) != 0;
+}
+
+}  // namespace umwelt::launch

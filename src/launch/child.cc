@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/child.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/parse.h"
+#include "control/client.h"
+#include "intercept/filter.h"
+#include "launch/cgroup.h"
+#include "launch/filesystems.h"
+#include "launch/init.h"
+#include "launch/mounts.h"
+#include "launch/namespaces.h"
+#include "launch/process.h"
+#include "launch/rootfs.h"
+#include "launch/terminal.h"
+#include "launch/views.h"
+
+namespace umwelt::launch {
+namespace {
+
+// What a new process in a container becomes, the same for run and exec.
+struct Command {
+  const std::vector<std::string>& command;
+  const std::vector<std::string>& environment;
+  const std::string& workdir;
+  const std::string& user;
+  const std::string& hostname;
+  bool tty = false, interactive = false, init = false, console = false, intercept = false;
+  bool outlives_launcher = false;
+};
+
+// Nobody in the container can look into this process, which holds the host's descriptors, until
+// it is the command.
+Result<void> begin() {
+  UMWELT_CHECK(die_with_parent(true));
+  if (::prctl(PR_SET_DUMPABLE, 0) != 0) return fail_errno("prctl");
+  if (::setsid() < 0) return fail_errno("make a session");
+  return {};
+}
+
+Result<void> redirect(int from, int to) {
+  if (::dup2(from, to) < 0) return fail_errno("redirect a stream");
+  return {};
+}
+
+Result<void> use_output(const Output& output) {
+  if (output.out) UMWELT_CHECK(redirect(output.out.get(), STDOUT_FILENO));
+  if (output.err) UMWELT_CHECK(redirect(output.err.get(), STDERR_FILENO));
+  return {};
+}
+
+Result<void> connect_to_null(int root, std::initializer_list<int> streams) {
+  const UniqueFd null = UMWELT_TRY(open_plain(root, "dev/null", O_RDWR));
+  for (const int stream : streams) UMWELT_CHECK(redirect(null.get(), stream));
+  return {};
+}
+
+Result<void> mount_console(int slave) {
+  const UniqueFd root = UMWELT_TRY(open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY));
+  const UniqueFd target = UMWELT_TRY(open_target(root.get(), "/dev/console", TargetKind::kFile));
+  const UniqueFd mount = UMWELT_TRY(clone_mount(slave, "", false));
+  return attach_mount(mount.get(), target.get());
+}
+
+Result<void> set_up_terminal(Channel& channel, const User& user, bool console) {
+  const Terminal terminal = UMWELT_TRY(open_terminal(user.uid));
+  if (console) UMWELT_CHECK(mount_console(terminal.slave.get()));
+  UMWELT_CHECK(channel.send_descriptor(Passed::kTerminal, terminal.master.get()));
+  return use_terminal(terminal.slave.get());
+}
+
+// The last step: from here on this process, too, would wait for an answer.
+Result<void> intercept_syscalls(Channel& channel) {
+  const auto listener = intercept::install_filter();
+  if (!listener)
+    return fail(listener.error().code,
+                listener.error().text + " (--intercept off does without it)");
+  return channel.send_descriptor(Passed::kListener, listener->get());
+}
+
+Result<User> settle(const Command& command, Channel& channel) {
+  const UniqueFd root = UMWELT_TRY(open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY));
+  User user = UMWELT_TRY(read_user(root.get(), command.user));
+  if (command.tty)
+    UMWELT_CHECK(set_up_terminal(channel, user, command.console));
+  else if (command.outlives_launcher)
+    UMWELT_CHECK(connect_to_null(root.get(), {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}));
+  else if (!command.interactive)
+    UMWELT_CHECK(connect_to_null(root.get(), {STDIN_FILENO}));
+  UMWELT_CHECK(enter_workdir(command.workdir));
+  UMWELT_CHECK(drop_privileges(user));
+  UMWELT_CHECK(die_with_parent(!command.outlives_launcher));
+  if (channel.abandoned()) return fail(ECANCELED, "wait for the launcher");
+  if (command.init) UMWELT_CHECK(split_off_init(channel, command.tty));
+  reset_process();
+  if (command.intercept) UMWELT_CHECK(intercept_syscalls(channel));
+  return user;
+}
+
+[[noreturn]] void give_up(Channel& channel, Stage stage, Error error) {
+  channel.send_error({stage, std::move(error)});
+  ::_exit(kExitLauncher);
+}
+
+[[noreturn]] void become(const Command& command, Channel& channel) {
+  const auto user = settle(command, channel);
+  if (!user) give_up(channel, Stage::kLauncher, user.error());
+  give_up(channel, Stage::kExec,
+          execute(command.command, make_environment(command.environment, command.hostname,
+                                                    user->home, command.tty)));
+}
+
+Result<void> enter_cgroups(const Spec& spec, int root) {
+  const std::string own = UMWELT_TRY(read_file("/proc/self/cgroup"));
+  if (::unshare(CLONE_NEWCGROUP) != 0) return fail_errno("make a cgroup namespace");
+  return mount_cgroups(root, parse_cgroup_mounts(own, "/" + cgroup_name(spec.id)));
+}
+
+// The daemon takes a container whose cgroups are there, also before a process is in them. When this
+// process started it finds out itself: here, in a time namespace, /proc has another answer.
+Result<void> make_known(container::Record record, const container::Directories& directories) {
+  std::error_code error;  // the host's /proc: this process has another number in its own namespace
+  const std::string self = std::filesystem::read_symlink("/proc/self", error).string();
+  const auto pid = parse_u64(self);
+  if (!pid) return fail(error.value(), "read /proc/self");
+  record.init_pid = static_cast<pid_t>(*pid);
+  auto client = UMWELT_TRY(control::Client::connect(directories.socket()));
+  UMWELT_TRY(client.add(record));
+  return {};
+}
+
+// Meanwhile the launcher moves this process to its cgroups, for which the kernel lets some
+// milliseconds pass.
+Result<void> build(const Spec& spec, const container::Directories& directories,
+                   const std::string& staging, const container::Record& record, Storage& storage,
+                   Channel& channel) {
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return fail_errno("make the mounts private");
+  if (::sethostname(spec.hostname.c_str(), spec.hostname.size()) != 0)
+    return fail_errno("set the hostname");
+
+  const Rootfs rootfs = UMWELT_TRY(open_rootfs(spec, staging, storage.root()));
+  const int root = rootfs.root.get();
+  UMWELT_CHECK(mount_filesystems(root));
+  UMWELT_CHECK(mount_volumes(root, spec.mounts, storage));
+  storage.close();
+  if (spec.rootfs.empty() && spec.image.empty()) {
+    // Of the host's own root: what belongs to other containers.
+    UMWELT_CHECK(cover_directory(root, directories.runtime));
+    UMWELT_CHECK(cover_directory(root, directories.state));
+  }
+  OfferedViews views;
+  if (spec.views != Views::kNone) {
+    UMWELT_CHECK(make_known(record, directories));
+    views = UMWELT_TRY(find_views(spec.id, directories));
+  }
+  UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views.now));
+  UMWELT_CHECK(channel.wait_signal());  // in its cgroups
+  UMWELT_CHECK(enter_cgroups(spec, root));
+  UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views.in_cgroups));
+  UMWELT_CHECK(hide_paths(root));
+  if (spec.read_only) UMWELT_CHECK(restrict_mount(root, MOUNT_ATTR_RDONLY, false));
+  return pivot_into(root);
+}
+
+}  // namespace
+
+void run_container(const Spec& spec, const container::Directories& directories,
+                   const std::string& staging, const container::Record& record, Storage& storage,
+                   Channel channel, Output output) {
+  auto built = begin();
+  if (built) built = use_output(output);
+  if (built) built = build(spec, directories, staging, record, storage, channel);
+  if (!built) give_up(channel, Stage::kLauncher, built.error());
+  become({.command = spec.command,
+          .environment = spec.environment,
+          .workdir = spec.workdir,
+          .user = spec.user,
+          .hostname = spec.hostname,
+          .tty = spec.tty,
+          .interactive = spec.interactive,
+          .init = spec.init,
+          .console = true,
+          .intercept = spec.policy.affinity_virtualised,
+          .outlives_launcher = false},
+         channel);
+}
+
+void run_in_container(const ExecRequest& request, const std::string& hostname, int init,
+                      Channel channel) {
+  auto entered = begin();
+  if (entered) entered = channel.wait_signal();  // in the container's cgroups
+  if (entered)
+    entered = join_namespaces(
+        init, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP);
+  if (!entered) give_up(channel, Stage::kLauncher, entered.error());
+  become({.command = request.command,
+          .environment = request.environment,
+          .workdir = request.workdir,
+          .user = request.user,
+          .hostname = hostname,
+          .tty = request.tty,
+          .interactive = request.interactive,
+          .init = false,
+          .console = false,
+          .intercept = request.intercept,
+          .outlives_launcher = request.detach},
+         channel);
+}
+
+}  // namespace umwelt::launch

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// The launcher's child: from its birth in new namespaces to the exec of the command.
+#pragma once
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "container/record.h"
+#include "launch/channel.h"
+#include "launch/launch.h"
+#include "launch/spec.h"
+#include "launch/storage.h"
+
+namespace umwelt::launch {
+
+// Where stdout and stderr go; none: the launcher's own.
+struct Output {
+  UniqueFd out, err;
+};
+
+// Makes itself known to the daemon as the init process of `record`, and waits for the parent once,
+// until it is in its cgroups. Whatever fails goes over the channel. `staging` is a directory of the
+// host that the root is mounted over in the child's own mount namespace. `storage` is closed when
+// it is mounted.
+[[noreturn]] void run_container(const Spec& spec, const container::Directories& directories,
+                                const std::string& staging, const container::Record& record,
+                                Storage& storage, Channel channel, Output output);
+
+// A further process of a running container, already in its pid and time namespace: waits for the
+// parent once, until it is in the cgroup, then enters the other namespaces of `init`.
+[[noreturn]] void run_in_container(const ExecRequest& request, const std::string& hostname,
+                                   int init, Channel channel);
+
+}  // namespace umwelt::launch

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel's own filesystems in a container: /proc, /sys, /sys/fs/cgroup, /dev, /run; and what
+// of them is hidden or read-only, as the OCI runtime specification and docker have it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "cgroup/reader.h"
+
+namespace umwelt::launch {
+
+// One v1 hierarchy as /proc/self/cgroup names it ("cpu,cpuacct"), or cgroup2 ("").
+struct CgroupMount {
+  std::string controllers;
+  friend bool operator==(const CgroupMount&, const CgroupMount&) = default;
+};
+
+// The hierarchies in which a process with this /proc/self/cgroup is at `path`: others would show
+// a container somebody else's cgroup. cgroup2 beside v1 hierarchies carries no controller and is
+// left out. Pure.
+std::vector<CgroupMount> parse_cgroup_mounts(std::string_view proc_self_cgroup,
+                                             const std::string& path);
+
+Result<void> mount_filesystems(int root);  // but for /sys/fs/cgroup
+
+// The hierarchies; from a cgroup namespace of its own. After mount_filesystems().
+Result<void> mount_cgroups(int root, const std::vector<CgroupMount>& cgroups);
+
+// Empties and read-only paths. After mount_filesystems().
+Result<void> hide_paths(int root);
+
+// An empty, unwritable directory over `path`, where there is one.
+Result<void> cover_directory(int root, const std::string& path);
+
+}  // namespace umwelt::launch

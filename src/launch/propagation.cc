@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/propagation.h"
+
+#include <fcntl.h>
+
+#include "base/file.h"
+#include "base/parse.h"
+
+namespace umwelt::launch {
+namespace {
+
+Result<void> read_groups(int fd, std::optional<PeerGroups>& out) {
+  if (out) return {};
+  std::string buffer;
+  out = parse_peer_groups(UMWELT_TRY(pread_all(fd, buffer)));
+  return {};
+}
+
+std::optional<std::uint64_t> number_after(std::string_view word, std::string_view prefix) {
+  return word.starts_with(prefix) ? parse_u64(word.substr(prefix.size())) : std::nullopt;
+}
+
+}  // namespace
+
+PeerGroups parse_peer_groups(std::string_view mountinfo) {
+  PeerGroups groups;
+  while (auto line = next_line(mountinfo)) {
+    const auto id = parse_u64(next_word(*line));
+    for (int field = 2; field <= 6; ++field) next_word(*line);
+    for (std::string_view word = next_word(*line); !word.empty() && word != "-";
+         word = next_word(*line)) {
+      const auto shared = number_after(word, "shared:");
+      if (shared && id) groups.shared[*id] = *shared;
+      if (const auto group = shared ? shared : number_after(word, "master:"))
+        groups.receives.insert(*group);
+    }
+  }
+  return groups;
+}
+
+Result<Propagation> Propagation::open(const std::string& container, const std::string& host) {
+  Propagation out;
+  out.container_ = UMWELT_TRY(open_at(AT_FDCWD, container, O_RDONLY));
+  if (!host.empty()) out.host_ = UMWELT_TRY(open_at(AT_FDCWD, host, O_RDONLY));
+  return out;
+}
+
+Result<bool> Propagation::reaches_host(std::uint64_t id) const {
+  UMWELT_CHECK(read_groups(container_.get(), container_groups_));
+  const auto group = container_groups_->shared.find(id);
+  if (group == container_groups_->shared.end()) return false;
+  if (!host_) return true;
+  UMWELT_CHECK(read_groups(host_.get(), host_groups_));
+  return host_groups_->receives.contains(group->second);
+}
+
+}  // namespace umwelt::launch

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a mount that is made in one mount namespace also appears (mount_namespaces(7)).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace umwelt::launch {
+
+struct PeerGroups {
+  std::map<std::uint64_t, std::uint64_t> shared;  // mount id -> peer group
+  std::set<std::uint64_t> receives;               // groups that a mount is in or a slave of
+};
+// The text of /proc/PID/mountinfo (proc(5)).
+PeerGroups parse_peer_groups(std::string_view mountinfo);
+
+// Not thread-safe.
+class Propagation {
+ public:
+  // The files are opened now and read when somebody asks, also from another mount namespace. An
+  // empty `host` (it is not in sight): every shared mount counts as one that reaches it.
+  static Result<Propagation> open(const std::string& container, const std::string& host);
+
+  // Whether what is mounted on the container's mount `id` would also be mounted for the host.
+  Result<bool> reaches_host(std::uint64_t id) const;
+
+ private:
+  UniqueFd container_, host_;
+  mutable std::optional<PeerGroups> container_groups_, host_groups_;
+};
+
+}  // namespace umwelt::launch

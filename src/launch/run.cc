@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <functional>
+
+#include "base/file.h"
+#include "control/client.h"
+#include "launch/calls.h"
+#include "launch/cgroup.h"
+#include "launch/child.h"
+#include "launch/launch.h"
+#include "launch/log_file.h"
+#include "launch/namespaces.h"
+#include "launch/self.h"
+#include "launch/storage.h"
+#include "launch/store.h"
+#include "launch/supervise.h"
+
+namespace umwelt::launch {
+namespace {
+
+constexpr std::uint64_t kNamespaces = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
+
+Result<std::pair<UniqueFd, UniqueFd>> make_pipe() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
+  return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
+}
+
+std::string bytes_text(std::uint64_t bytes) {
+  if (bytes % (1U << 20) == 0) return fmt::format("{} MiB", bytes >> 20);
+  if (bytes % (1U << 10) == 0) return fmt::format("{} KiB", bytes >> 10);
+  return fmt::format("{} bytes", bytes);
+}
+
+std::string oom_note(const ResourceLimits& limits) {
+  if (!limits.memory_bytes) return "killed: out of memory";
+  return fmt::format("killed: out of memory (limit {}); raise --memory",
+                     bytes_text(*limits.memory_bytes));
+}
+
+// One container from its creation to its end, in the process that waits for it.
+class Run {
+ public:
+  Run(const Spec& spec, const container::Directories& directories, int signals)
+      : spec_(spec), directories_(directories), store_(directories), signals_(signals) {}
+
+  // `started` is called when the command has been exec'ed.
+  Result<Outcome> operator()(const std::function<void()>& started) {
+    Launched launched;
+    launched.spec = spec_;
+    launched.monitor_pid = ::getpid();
+    launched.monitor_starttime = UMWELT_TRY(container::read_starttime(launched.monitor_pid));
+    launched.created_s = ::time(nullptr);
+    UMWELT_CHECK(store_.create(launched));
+
+    auto outcome = start(started);
+    if (!outcome || !started_) undo();
+    return outcome;
+  }
+
+ private:
+  Result<Outcome> start(const std::function<void()>& started) {
+    record_.id = spec_.id;
+    record_.name = spec_.name;
+    record_.hostname = spec_.hostname;
+    record_.policy = spec_.policy;
+    record_.time_namespace = true;
+    storage_ = UMWELT_TRY(Storage::open(spec_, directories_));
+    storage_->describe(record_);
+    record_.cgroup_paths = UMWELT_TRY(create_cgroup(spec_.id, spec_.limits));
+    UMWELT_CHECK(storage_->apply_limits(record_.cgroup_paths));
+
+    std::optional<LogFile> log;
+    Output child_output;
+    if (spec_.detach) {
+      log = UMWELT_TRY(LogFile::open(store_.log_path(spec_.id)));
+      supervised_.log = &*log;
+      if (!spec_.tty) UMWELT_CHECK(make_output_pipes(child_output));
+    }
+    if (auto failed = UMWELT_TRY(make_child(std::move(child_output)))) {
+      if (failed->stage == Stage::kExec) return not_executed(failed->error);
+      return fail(std::move(failed->error));
+    }
+    started_ = true;
+    if (fallback_) supervised_.fallback = &*fallback_;
+    UMWELT_CHECK(store_.update(spec_.id, [](Launched& launched) {
+      launched.status = Status::kRunning;
+      launched.started_s = ::time(nullptr);
+    }));
+    started();
+    supervised_.relay_stdin = spec_.tty && spec_.interactive && !spec_.detach;
+    const int exit_code = UMWELT_TRY(supervise(std::move(supervised_), signals_));
+    return finish(exit_code);
+  }
+
+  Result<void> make_output_pipes(Output& child_output) {
+    std::tie(supervised_.out, child_output.out) = UMWELT_TRY(make_pipe());
+    std::tie(supervised_.err, child_output.err) = UMWELT_TRY(make_pipe());
+    return {};
+  }
+
+  // From birth to exec; what the child reported if it gave up.
+  Result<std::optional<ChildError>> make_child(Output child_output) {
+    auto [channel, child_channel] = UMWELT_TRY(Channel::make());
+    const StartTime start = UMWELT_TRY(start_time_namespace());
+    record_.start_boottime_ns = start.boottime_ns;
+    record_.start_realtime_s = start.realtime_s;
+    const std::uint64_t network = spec_.network == Network::kNone ? CLONE_NEWNET : 0;
+    auto child = UMWELT_TRY(clone_child(kNamespaces | network));
+    if (!child) {
+      channel.close();
+      run_container(spec_, directories_, store_.directory(spec_.id), record_, *storage_,
+                    std::move(child_channel), std::move(child_output));
+    }
+    child_channel.close();
+    child_output = {};
+    child_ = std::move(*child);
+    supervised_.pid = child_.pid;
+    supervised_.pidfd = child_.pidfd.get();
+
+    // The child may have given up at any step; what it says of the reason counts most.
+    const auto admitted = admit(channel);
+    if (!admitted) kill_child();
+    auto failed = UMWELT_TRY(hear(channel));
+    if (!admitted && !failed) return fail(admitted.error());
+    return failed;
+  }
+
+  Result<void> admit(Channel& channel) {
+    const std::uint64_t starttime = UMWELT_TRY(container::read_starttime(child_.pid));
+    UMWELT_CHECK(store_.update(spec_.id, [&](Launched& launched) {
+      launched.init_pid = child_.pid;
+      launched.init_starttime = starttime;
+    }));
+    UMWELT_CHECK(attach(spec_.id, child_.pid));
+    (void)channel.signal();
+    return {};
+  }
+
+  Result<std::optional<ChildError>> hear(Channel& channel) {
+    for (;;) {
+      auto message = UMWELT_TRY(channel.receive());
+      if (message.error) return std::move(message.error);
+      if (message.closed) return std::optional<ChildError>();
+      if (message.terminal) supervised_.master = std::move(message.terminal);
+      if (message.listener)
+        fallback_ = UMWELT_TRY(give_listener(directories_, spec_.id, std::move(message.listener)));
+    }
+  }
+
+  void kill_child() { ::syscall(SYS_pidfd_send_signal, child_.pidfd.get(), SIGKILL, nullptr, 0); }
+
+  Result<Outcome> finish(int exit_code) {
+    Outcome outcome;
+    outcome.exit_code = exit_code;
+    outcome.oom_killed = oom_killed(spec_.id).value_or(false);
+    UMWELT_CHECK(tidy());
+    const auto stopped = store_.update(spec_.id, [&](Launched& launched) {
+      launched.status = Status::kStopped;
+      launched.exit_code = exit_code;
+      launched.oom_killed = outcome.oom_killed;
+      launched.finished_s = ::time(nullptr);
+    });
+    if (outcome.oom_killed) outcome.note = oom_note(stopped ? stopped->spec.limits : spec_.limits);
+    if (spec_.remove) UMWELT_CHECK(store_.forget(spec_.id));
+    return outcome;
+  }
+
+  Result<void> tidy() {
+    UMWELT_CHECK(destroy_cgroup(spec_.id));
+    if (storage_) storage_->finish(started_);
+    // The daemon may have noticed by itself.
+    if (auto client = control::Client::connect(directories_.socket()))
+      (void)client->remove(spec_.id);
+    return {};
+  }
+
+  void undo() {
+    if (child_.pid != 0 && !started_) {
+      kill_child();
+      (void)wait_exit_code(child_.pidfd.get());
+    }
+    // What fails here is for the next reap().
+    if (tidy()) (void)store_.forget(spec_.id);
+    if (storage_) storage_->finish(started_);
+  }
+
+  const Spec& spec_;
+  const container::Directories& directories_;
+  Store store_;
+  int signals_;
+  std::optional<Storage> storage_;
+  container::Record record_;
+  Child child_;
+  Supervised supervised_;
+  std::optional<intercept::Fallback> fallback_;
+  bool started_ = false;
+};
+
+// stdio must not keep the caller's terminal or pipes.
+Result<void> become_daemon() {
+  if (::setsid() < 0) return fail_errno("make a session");
+  const UniqueFd null = UMWELT_TRY(open_at(AT_FDCWD, "/dev/null", O_RDWR));
+  for (int fd : {0, 1, 2})
+    if (::dup2(null.get(), fd) < 0) return fail_errno("redirect a stream");
+  if (::chdir("/") != 0) return fail_errno("chdir /");
+  return {};
+}
+
+[[noreturn]] void run_monitor(const Spec& spec, const container::Directories& directories,
+                              Channel channel) {
+  auto ready = become_daemon();
+  auto signals = ready ? block_signals() : Result<UniqueFd>(fail(ready.error()));
+  if (!signals) {
+    channel.send_error({Stage::kLauncher, signals.error()});
+    ::_exit(kExitLauncher);
+  }
+  bool started = false;
+  const auto outcome = Run(spec, directories, signals->get())([&] {
+    started = true;
+    (void)channel.signal();
+    channel.close();
+  });
+  if (!started) {
+    if (!outcome)
+      channel.send_error({Stage::kLauncher, outcome.error()});
+    else
+      channel.send_error({Stage::kExec, Error{outcome->exit_code, outcome->note}});
+  }
+  ::_exit(0);
+}
+
+Result<Outcome> run_detached(const Spec& spec, const container::Directories& directories) {
+  auto [channel, monitor_channel] = UMWELT_TRY(Channel::make());
+  const pid_t monitor = ::fork();
+  if (monitor < 0) return fail_errno("make the monitor process");
+  if (monitor == 0) {
+    channel.close();
+    run_monitor(spec, directories, std::move(monitor_channel));
+  }
+  monitor_channel.close();
+  auto message = UMWELT_TRY(channel.receive());
+  Outcome outcome;
+  if (message.signalled) return outcome;
+  if (!message.error) return fail(0, "the container's monitor process died");
+  if (message.error->stage == Stage::kLauncher) return fail(std::move(message.error->error));
+  outcome.exit_code = message.error->error.code;
+  outcome.note = message.error->error.text;
+  return outcome;
+}
+
+// Here, where a warning still reaches the user, and before there is a time namespace, in which no
+// daemon must be born.
+Result<void> reach_daemon(Spec& spec, const container::Directories& directories,
+                          const std::function<void(const std::string&)>& warn) {
+  const auto client = control::connect_or_start(directories);
+  if (client) return {};
+  if (spec.views == Views::kRequired) return fail(client.error());
+  spec.views = Views::kNone;
+  spec.policy.affinity_virtualised = false;
+  warn(fmt::format("{}; the container sees the machine's files", client.error().message()));
+  return {};
+}
+
+}  // namespace
+
+Outcome not_executed(const Error& error) {
+  Outcome outcome;
+  outcome.exit_code =
+      error.code == ENOENT || error.code == ENOTDIR ? kExitNotFound : kExitNotExecutable;
+  outcome.note = error.message();
+  return outcome;
+}
+
+Result<Outcome> run(const Spec& asked, const container::Directories& directories,
+                    const std::function<void(const std::string&)>& warn) {
+  if (::geteuid() != 0) return fail(0, "run: only root can make a container, use sudo");
+  UMWELT_CHECK(check_limits(asked.limits));
+  if (!is_protected()) {
+    // Here, since the program that is executed does not know its folder any more.
+    const auto client = control::connect_or_start(directories);
+    if (!client && asked.views == Views::kRequired) return fail(client.error());
+    return fail(execute_protected());
+  }
+  Spec spec = asked;
+  UMWELT_CHECK(reach_daemon(spec, directories, warn));
+  UMWELT_CHECK(Store(directories).reap());
+  if (spec.detach) return run_detached(spec, directories);
+  const UniqueFd signals = UMWELT_TRY(block_signals());
+  return Run(spec, directories, signals.get())([] {});
+}
+
+}  // namespace umwelt::launch

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Limits in the words of the control files. Pure but for check_limits().
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cgroup/reader.h"
+#include "launch/spec.h"
+
+namespace umwelt::launch {
+
+struct Setting {  // one write to one control file
+  std::string controller, file, value;
+  std::string option;  // that asked for it: "--memory"
+  friend bool operator==(const Setting&, const Setting&) = default;
+};
+
+// What an update has to know of the cgroup as it is: bytes, nullopt where there is no limit.
+struct MemoryLimits {
+  std::optional<std::uint64_t> memory_bytes;
+  std::optional<std::uint64_t> memory_swap_bytes;  // v1 memory.memsw
+  bool swap_accounting = true;
+};
+
+// docker's 2 to 262144 on cgroup v2's scale of 1 to 10000.
+std::uint64_t weight_of_shares(std::uint64_t shares);
+
+// The writes for `limits` in an order that the kernel takes: v1 demands memory <= memory.memsw at
+// every moment. Without --memory-swap a container may use as much swap as memory (as docker has
+// it), and an update of --memory alone keeps the amount of swap.
+std::vector<Setting> settings_v1(const ResourceLimits& limits, const MemoryLimits& current);
+std::vector<Setting> settings_v2(const ResourceLimits& limits, const MemoryLimits& current);
+
+}  // namespace umwelt::launch

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+
+#include "launch/launch.h"
+#include "launch/namespaces.h"
+#include "launch/store.h"
+
+namespace umwelt::launch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Result<void> send(int pidfd, int signal) {
+  if (::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) != 0)
+    return fail_errno("send a signal");
+  return {};
+}
+
+// Whether the process has ended by `deadline`; nullopt: no deadline.
+Result<bool> ended(int pidfd, std::optional<Clock::time_point> deadline) {
+  for (;;) {
+    int timeout_ms = -1;
+    if (deadline) {
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(*deadline - Clock::now()).count();
+      timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left + 1, 0, 1 << 30));
+    }
+    pollfd state{pidfd, POLLIN, 0};
+    const int n = ::poll(&state, 1, timeout_ms);
+    if (n < 0 && errno != EINTR) return fail_errno("wait for a process");
+    if (n > 0) return true;
+    if (n == 0) return false;
+  }
+}
+
+// A container's monitor tidies up and goes; without one that is for us to do.
+Result<void> wait_tidied(const Launched& launched, const container::Directories& directories) {
+  if (const auto monitor = open_process(launched.monitor_pid, launched.monitor_starttime))
+    UMWELT_TRY(ended(monitor->get(), std::nullopt));
+  return Store(directories).reap();
+}
+
+}  // namespace
+
+Result<void> stop(const Launched& launched, const container::Directories& directories, int signal,
+                  unsigned grace_s) {
+  if (const auto init = open_process(launched.init_pid, launched.init_starttime)) {
+    auto sent = send(init->get(), signal);
+    if (sent && !UMWELT_TRY(ended(init->get(), Clock::now() + std::chrono::seconds(grace_s))))
+      sent = send(init->get(), SIGKILL);
+    if (!sent && sent.error().code != ESRCH) return sent;
+    UMWELT_TRY(ended(init->get(), std::nullopt));
+  }
+  return wait_tidied(launched, directories);
+}
+
+}  // namespace umwelt::launch

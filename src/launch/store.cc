@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/store.h"
+
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
+
+#include "base/file.h"
+#include "control/client.h"
+#include "launch/cgroup.h"
+#include "launch/namespaces.h"
+#include "launch/storage.h"
+
+namespace umwelt::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kMaxStateBytes = 4U << 20;
+// Begins the name of a directory that is being made or removed, and of no id.
+constexpr std::string_view kTemporary = "~";
+
+Result<void> remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) return fail(error.value(), "remove " + path);
+  return {};
+}
+
+}  // namespace
+
+Store::Store(container::Directories directories) : directories_(std::move(directories)) {}
+
+std::string Store::directory(const std::string& id) const {
+  return directories_.launched() + "/" + id;
+}
+
+std::string Store::log_path(const std::string& id) const { return directory(id) + "/log"; }
+
+Result<UniqueFd> Store::lock() const {
+  UMWELT_CHECK(make_directories(directories_.runtime, 0700));
+  UMWELT_CHECK(make_directories(directories_.launched(), 0700));
+  UniqueFd fd = UMWELT_TRY(
+      open_at(AT_FDCWD, directories_.launched() + "/.lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  while (::flock(fd.get(), LOCK_EX) != 0)
+    if (errno != EINTR) return fail_errno("lock " + directories_.launched());
+  return fd;
+}
+
+Result<Launched> Store::read(const std::string& id) const {
+  const std::string path = directory(id) + "/state.json";
+  const std::string text = UMWELT_TRY(read_file(path, kMaxStateBytes));
+  auto launched = launched_from_json(nlohmann::json::parse(text, nullptr, false));
+  if (!launched) return fail(launched.error().code, path + ": " + launched.error().text);
+  if (launched->spec.id != id) return fail(EINVAL, path + ": it is the state of another container");
+  return launched;
+}
+
+Result<void> Store::write(const Launched& launched) const {
+  return replace_file(
+      directory(launched.spec.id) + "/state.json",
+      to_json(launched).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", 0600,
+      false);
+}
+
+Result<void> Store::create(const Launched& launched) {
+  const Spec& spec = launched.spec;
+  if (!container::valid_id(spec.id)) return fail(EINVAL, "container id " + spec.id);
+  const UniqueFd held = UMWELT_TRY(lock());
+  for (const Launched& other : UMWELT_TRY(all())) {
+    if (other.spec.id == spec.id) return fail(EEXIST, "container id " + spec.id);
+    if (!spec.name.empty() && (other.spec.name == spec.name || other.spec.id == spec.name))
+      return fail(EEXIST, "container name " + spec.name);
+  }
+  // Complete before it has its name, so that a crash leaves no half container.
+  const std::string temporary = directory(std::string(kTemporary) + spec.id);
+  if (::mkdir(temporary.c_str(), 0700) != 0) return fail_errno("make " + temporary);
+  const std::string text =
+      to_json(launched).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  UMWELT_CHECK(replace_file(temporary + "/state.json", text, 0600, false));
+  if (std::rename(temporary.c_str(), directory(spec.id).c_str()) != 0)
+    return fail_errno("make " + directory(spec.id));
+  return {};
+}
+
+Result<Launched> Store::update(const std::string& id,
+                               const std::function<void(Launched&)>& change) {
+  const UniqueFd held = UMWELT_TRY(lock());
+  Launched launched = UMWELT_TRY(read(id));
+  change(launched);
+  UMWELT_CHECK(write(launched));
+  return launched;
+}
+
+Result<std::vector<Launched>> Store::all() const {
+  std::vector<Launched> containers;
+  std::error_code error;
+  fs::directory_iterator it(directories_.launched(), error);
+  if (error == std::errc::no_such_file_or_directory) return containers;
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    const std::string id = it->path().filename().string();
+    if (!container::valid_id(id)) continue;
+    // One that is removed in this moment, or whose state somebody damaged, hides no other.
+    if (auto launched = read(id)) containers.push_back(*std::move(launched));
+  }
+  if (error) return fail(error.value(), "list " + directories_.launched());
+  std::sort(containers.begin(), containers.end(), [](const Launched& a, const Launched& b) {
+    return std::tie(a.created_s, a.spec.id) < std::tie(b.created_s, b.spec.id);
+  });
+  return containers;
+}
+
+Result<Launched> Store::find(const std::string& name_or_id) const {
+  std::vector<Launched> matches;
+  for (Launched& launched : UMWELT_TRY(all())) {
+    if (launched.spec.name == name_or_id || launched.spec.id == name_or_id) return launched;
+    if (!name_or_id.empty() && launched.spec.id.starts_with(name_or_id))
+      matches.push_back(std::move(launched));
+  }
+  if (matches.size() == 1) return std::move(matches.front());
+  if (matches.empty()) return fail(ENOENT, "container " + name_or_id);
+  return fail(ENOENT,
+              fmt::format("container {}: {} ids begin with it", name_or_id, matches.size()));
+}
+
+Result<void> Store::remove(const std::string& id) {
+  const UniqueFd held = UMWELT_TRY(lock());
+  const Launched launched = UMWELT_TRY(read(id));
+  if (launched.status != Status::kStopped) return fail(EBUSY, "container " + id);
+  return erase(id);
+}
+
+Result<void> Store::forget(const std::string& id) {
+  const UniqueFd held = UMWELT_TRY(lock());
+  return erase(id);
+}
+
+Result<void> Store::erase(const std::string& id) {
+  // Out of sight in one step.
+  const std::string temporary = directory(std::string(kTemporary) + id);
+  if (std::rename(directory(id).c_str(), temporary.c_str()) != 0) {
+    if (errno == ENOENT) return {};
+    return fail_errno("remove " + directory(id));
+  }
+  return remove_tree(temporary);
+}
+
+Result<void> Store::tidy(Launched launched) {
+  const std::string& id = launched.spec.id;
+  if (const auto init = open_process(launched.init_pid, launched.init_starttime))
+    ::syscall(SYS_pidfd_send_signal, init->get(), SIGKILL, nullptr, 0);
+  const bool oom = oom_killed(id).value_or(false);
+  UMWELT_CHECK(destroy_cgroup(id));
+  remove_left_disk(launched, directories_);
+  // No daemon, or one that has noticed already, is as good.
+  if (auto client = control::Client::connect(directories_.socket())) (void)client->remove(id);
+  if (launched.spec.remove || launched.status == Status::kCreated) return erase(id);
+  launched.status = Status::kStopped;
+  launched.exit_code = 128 + SIGKILL;
+  launched.oom_killed = oom;
+  launched.finished_s = ::time(nullptr);
+  return write(launched);
+}
+
+Result<void> Store::reap() {
+  std::error_code error;
+  if (!fs::exists(directories_.launched(), error)) return {};
+  const auto dead = [](const Launched& launched) {
+    return launched.status != Status::kStopped && !monitored(launched);
+  };
+  bool needed = false;
+  for (const auto& entry : fs::directory_iterator(directories_.launched(), error))
+    needed |= entry.path().filename().string().starts_with(kTemporary);
+  for (const Launched& launched : UMWELT_TRY(all())) needed |= dead(launched);
+  if (!needed) return {};
+
+  const UniqueFd held = UMWELT_TRY(lock());
+  std::vector<std::string> leftovers;
+  for (const auto& entry : fs::directory_iterator(directories_.launched(), error))
+    if (entry.path().filename().string().starts_with(kTemporary))
+      leftovers.push_back(entry.path().string());
+  for (const std::string& path : leftovers) UMWELT_CHECK(remove_tree(path));
+  for (Launched& launched : UMWELT_TRY(all()))
+    if (dead(launched)) UMWELT_CHECK(tidy(std::move(launched)));
+  return {};
+}
+
+bool monitored(const Launched& launched) {
+  return container::process_lives(launched.monitor_pid, launched.monitor_starttime);
+}
+
+}  // namespace umwelt::launch

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/supervise.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <csignal>
+#include <filesystem>
+#include <vector>
+
+#include "base/file.h"
+#include "base/parse.h"
+#include "launch/namespaces.h"
+#include "launch/terminal.h"
+
+namespace umwelt::launch {
+namespace {
+
+constexpr int kForwarded[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
+                              SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH};
+constexpr int kEnding[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+
+void send(int pidfd, int signal) { ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0); }
+
+// EPIPE and the like: nobody wants the output any more, which is no reason to end the container.
+void write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) {
+      pollfd ready{fd, POLLOUT, 0};
+      ::poll(&ready, 1, -1);
+      continue;
+    }
+    if (n < 0) return;
+    bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+}
+
+// True when in doubt.
+bool process_handles(pid_t pid, int signal) {
+  std::error_code error;
+  std::filesystem::directory_iterator it(fmt::format("/proc/{}/task", pid), error);
+  for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+    const auto status = read_file(it->path().string() + "/status");
+    const auto syscall = read_file(it->path().string() + "/syscall");
+    if (!status || !syscall || handles_signal(*status, *syscall, signal)) return true;
+  }
+  return bool(error);
+}
+
+class Supervisor {
+  // At a time, so that endless output does not keep signals waiting; when the process has ended,
+  // what it has left behind, also if others go on writing.
+  static constexpr int kReads = 4, kLastReads = 256;
+
+ public:
+  Supervisor(Supervised supervised, int signals)
+      : supervised_(std::move(supervised)), signals_(signals) {
+    for (const UniqueFd* fd : {&supervised_.master, &supervised_.out, &supervised_.err})
+      if (*fd) ::fcntl(fd->get(), F_SETFL, ::fcntl(fd->get(), F_GETFL) | O_NONBLOCK);
+  }
+
+  Result<int> run() {
+    bool ended = false;
+    intercept::Fallback* fallback = supervised_.fallback;
+    while (!ended) {
+      std::array<pollfd, 7> fds = {pollfd{supervised_.pidfd, POLLIN, 0},
+                                   pollfd{signals_, POLLIN, 0},
+                                   pollfd{supervised_.master.get(), POLLIN, 0},
+                                   pollfd{supervised_.out.get(), POLLIN, 0},
+                                   pollfd{supervised_.err.get(), POLLIN, 0},
+                                   pollfd{supervised_.relay_stdin ? STDIN_FILENO : -1, POLLIN, 0},
+                                   pollfd{fallback ? fallback->fd() : -1, POLLIN, 0}};
+      const int ready = ::poll(fds.data(), fds.size(), fallback ? fallback->timeout_ms() : -1);
+      if (ready < 0) {
+        if (errno == EINTR) continue;
+        return fail_errno("poll");
+      }
+      if (fallback != nullptr && (ready == 0 || fds[6].revents != 0)) fallback->step();
+      if (fds[1].revents != 0) pass_signal();
+      if (fds[5].revents != 0) pass_input();
+      ended = fds[0].revents != 0;
+      const int reads = ended ? kLastReads : kReads;
+      relay(supervised_.master, "stdout", reads);
+      relay(supervised_.out, "stdout", reads);
+      relay(supervised_.err, "stderr", reads);
+    }
+    if (supervised_.log != nullptr) (void)supervised_.log->flush();
+    const int code = UMWELT_TRY(wait_exit_code(supervised_.pidfd));
+    return killed_by_ ? 128 + *killed_by_ : code;
+  }
+
+ private:
+  void pass_signal() {
+    signalfd_siginfo info{};
+    if (::read(signals_, &info, sizeof(info)) != sizeof(info)) return;
+    const int signal = static_cast<int>(info.ssi_signo);
+    if (signal == SIGWINCH && supervised_.master) {
+      copy_window_size(supervised_.master.get());
+      return;
+    }
+    for (const int ending : kEnding) {
+      if (signal != ending) continue;
+      if (process_handles(supervised_.pid, signal)) break;
+      killed_by_ = signal;
+      send(supervised_.pidfd, SIGKILL);
+      return;
+    }
+    send(supervised_.pidfd, signal);
+  }
+
+  void pass_input() {
+    std::array<char, 4096> buffer;
+    const ssize_t n = ::read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (n <= 0) {
+      // The end of a file or pipe, as a terminal says it.
+      write_all(supervised_.master.get(), "\x04");
+      supervised_.relay_stdin = false;
+      return;
+    }
+    write_all(supervised_.master.get(), {buffer.data(), static_cast<std::size_t>(n)});
+  }
+
+  void relay(UniqueFd& from, const char* stream, int reads) {
+    std::array<char, 65536> buffer;
+    while (from && reads-- > 0) {
+      const ssize_t n = ::read(from.get(), buffer.data(), buffer.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0 && errno == EAGAIN) return;
+      if (n <= 0) {  // EIO: no process has the terminal open any more
+        from.reset();
+        return;
+      }
+      const std::string_view bytes(buffer.data(), static_cast<std::size_t>(n));
+      if (supervised_.log == nullptr)
+        write_all(STDOUT_FILENO, bytes);
+      else
+        (void)supervised_.log->append(stream, bytes);  // a full disk must not stop the container
+    }
+  }
+
+  Supervised supervised_;
+  int signals_;
+  std::optional<int> killed_by_;
+};
+
+}  // namespace
+
+Result<UniqueFd> block_signals() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int signal : kForwarded) ::sigaddset(&set, signal);
+  if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return fail_errno("block signals");
+  ::signal(SIGPIPE, SIG_IGN);
+  UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return fail_errno("signalfd");
+  return fd;
+}
+
+Result<int> supervise(Supervised supervised, int signals) {
+  std::optional<RawMode> raw;
+  if (supervised.relay_stdin) raw.emplace();
+  if (supervised.master && supervised.log == nullptr) copy_window_size(supervised.master.get());
+  return Supervisor(std::move(supervised), signals).run();
+}
+
+bool handles_signal(std::string_view status, std::string_view syscall, int signal) {
+  if (parse_u64(next_word(syscall)) == SYS_rt_sigtimedwait) return true;
+  while (auto line = next_line(status)) {
+    const std::string_view key = line->substr(0, line->find(':'));
+    if (key != "SigBlk" && key != "SigIgn" && key != "SigCgt") continue;
+    const std::string_view hex = trim(line->substr(std::min(line->size(), key.size() + 1)));
+    std::uint64_t mask = 0;
+    std::from_chars(hex.data(), hex.data() + hex.size(), mask, 16);
+    if (mask >> (signal - 1) & 1) return true;
+  }
+  return false;
+}
+
+}  // namespace umwelt::launch

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a container asks of umwelt, in annotations, labels or environment variables of the same
+// names:
+//
+//   umwelt=off|on|required     required: it must not start with the host's files
+//   umwelt.views=cpu,memory    only these groups of files (launch::view_groups)
+//   umwelt.cpu-ids=auto|dense|host
+//   umwelt.cpu-policy=ceil|floor|cpuset
+//   umwelt.uptime=auto|container|host
+//   umwelt.intercept=on|off    whether syscalls are answered too
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "oci/json_text.h"
+#include "view/resources.h"
+
+namespace umwelt::oci {
+
+enum class Mode { kOff, kOn, kRequired };
+
+struct Choice {
+  Mode mode = Mode::kOn;
+  std::vector<std::string> views;  // empty: all
+  view::Policy policy;
+  bool intercept = true;
+};
+
+// One key of the above. EINVAL for an unknown one and for a value that it can't have; a key of
+// somebody else (not "umwelt" nor "umwelt.") is no error and changes nothing.
+Result<void> apply_choice(std::string_view key, std::string_view value, Choice& choice);
+
+// Of a config.json: environment first, then labels, then annotations, which win. After an error
+// `choice.mode` still says whether "required" was among what was read.
+Result<void> read_choice(const JsonText& config, Choice& choice);
+
+// Of docker's own file about a container (config.v2.json): labels, and its name.
+Result<void> read_docker_labels(const JsonText& file, Choice& choice, std::string& name);
+
+}  // namespace umwelt::oci

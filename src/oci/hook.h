@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// The OCI hooks (runtime-spec config.md, "POSIX-platform Hooks"): a container of any runtime
+// becomes known to the daemon and gets its files.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "container/record.h"
+#include "launch/attach.h"
+#include "oci/choice.h"
+
+namespace umwelt::oci {
+
+// `umwelt oci-hook [--runtime-dir DIR] STAGE`, the container's state on stdin. Stages:
+//
+//   createRuntime    in the host's namespaces: registers the container by its init process and
+//                    mounts the files in its mount namespace
+//   createContainer  in the container's: mounts what is not there yet
+//   poststop         takes the registration back
+//
+// Returns the exit code. What goes wrong is said on stderr and in <runtime>/oci.log, and the
+// container starts with the host's files: exit code 0, unless it asks for umwelt=required.
+int run_hook(const std::vector<std::string>& arguments);
+
+// LXC's lxc.hook.start-host, with what LXC says in the environment (lxc.container.conf(5)): the
+// container waits, set up, for its init to be executed. Fails as run_hook() does.
+int run_lxc_hook();
+
+// The id under which a container of a runtime is registered: its own where that may be one
+// (container::valid_id), else made of it.
+std::string record_id(std::string_view runtime_id);
+
+struct Admitted {
+  container::Record record;  // as the daemon has it
+  launch::Attached attached;
+};
+// Registers and attaches; `views` are groups, none of
+// them: all; `root` as attach_views() has it. Takes the registration back on failure.
+// Starts no daemon.
+Result<Admitted> admit(container::Record record, const container::Directories& directories,
+                       const std::vector<std::string>& views, const std::string& root = {});
+
+// What went wrong, what to do about it, and what becomes of the container.
+std::string consequence(const Error& error, bool required);
+
+// One line on stderr and in <runtime>/oci.log.
+void report(const container::Directories& directories, std::string_view container,
+            std::string_view text);
+
+}  // namespace umwelt::oci

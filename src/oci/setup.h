@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration of container runtimes: what has to be in it so that every new container gets
+// its files. Plans are pure but for reading the files that are there.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace umwelt::oci {
+
+struct FileEdit {
+  std::string path;
+  std::optional<std::string> before;  // nullopt: there was no such file
+  std::string after;
+  friend bool operator==(const FileEdit&, const FileEdit&) = default;
+};
+
+struct SetupPlan {
+  std::vector<FileEdit> files;    // none: everything is in place
+  std::vector<std::string> next;  // what the administrator does then
+};
+
+struct SetupPaths {
+  std::string program;  // umwelt-runtime
+  std::string umwelt;   // the command line
+  std::string state;    // <state>/setup has what undo needs, <state>/runtimes links to `program`
+  std::string runtime;  // where the daemon is, when that is not the usual place; else ""
+  std::string root;     // before every path of a runtime's file: "" on a machine
+  std::string file;     // instead of the runtime's main file, when not empty
+};
+
+// docker, podman, containerd, crio, lxc, nspawn, cdi
+std::vector<std::string> setup_runtimes();
+
+// EINVAL for an unknown runtime, and for a file that is there and can't be understood.
+Result<SetupPlan> plan_setup(const std::string& runtime, const SetupPaths& paths);
+
+// Writes the plan's files, and before them copies of what they were. A second setup keeps the first
+// one's copies. Nothing is written when one of the files changed since it was planned.
+Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
+                         const SetupPaths& paths);
+
+// What an undo would change; `after` is empty and `remove` true for files that setup made. ENOENT
+// when that runtime is not set up; EEXIST, with the file's name, when somebody changed it since.
+struct UndoStep {
+  std::string path, now;
+  std::optional<std::string> then;  // nullopt: it is removed
+};
+Result<std::vector<UndoStep>> plan_undo(const std::string& runtime, const SetupPaths& paths);
+Result<void> apply_undo(const std::string& runtime, const std::vector<UndoStep>& steps,
+                        const SetupPaths& paths);
+
+// Which runtimes are set up, by what setup keeps for undo.
+std::vector<std::string> runtimes_set_up(const std::string& state);
+
+// The pure parts of the plans. `text` is the file as it is.
+Result<std::string> edit_docker_json(const std::string& text, const std::string& name,
+                                     const std::string& program);
+Result<std::string> edit_containerd_toml(const std::string& text, const std::string& program);
+
+}  // namespace umwelt::oci

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vdisk/housekeeping.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "base/file.h"
+#include "base/parse.h"
+#include "vdisk/image.h"
+#include "vdisk/paths.h"
+#include "vdisk/ready.h"
+#include "vdisk/store.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Weight = Housekeeping::Weight;
+
+constexpr int kIdleTickMs = 2000, kTickMs = 500, kUrgentTickMs = 20;
+// Between two looks no more than the space above the critical mark can be written, at this speed.
+constexpr std::uint64_t kBytesAMs = 4ULL << 20;
+// What is allocated beyond the live data by more than both is trimmed.
+constexpr std::uint64_t kTrimBytes = 64ULL << 20;
+constexpr unsigned kTrimFraction = 10;
+constexpr char kBallast[] = "ballast";
+
+bool worth_trimming(const Usage& usage) {
+  return usage.reclaimable_bytes() > std::max(kTrimBytes, usage.live_bytes / kTrimFraction);
+}
+
+// What is in memory and will be on the host soon; whose it is can't be told.
+std::uint64_t read_dirty_bytes() {
+  const auto text = read_file("/proc/meminfo");
+  if (!text) return 0;
+  struct Dirty {
+    std::uint64_t dirty_kib = 0, writeback_kib = 0;
+  } dirty;
+  constexpr KeyedField<Dirty> kTable[] = {{"Dirty:", &Dirty::dirty_kib},
+                                          {"Writeback:", &Dirty::writeback_kib}};
+  parse_keyed<Dirty>(*text, kTable, dirty);
+  return (dirty.dirty_kib + dirty.writeback_kib) * 1024;
+}
+
+// Stops or continues all processes of a container.
+Result<void> apply_frozen(const cgroup::Paths& paths, bool frozen) {
+  const cgroup::Hierarchies hierarchies = UMWELT_TRY(cgroup::Hierarchies::read());
+  const auto mount = hierarchies.v1.find("freezer");
+  const auto path = paths.find(mount == hierarchies.v1.end() ? "" : "freezer");
+  if (path == paths.end()) return fail(ENOENT, "the container's freezer");
+  if (mount != hierarchies.v1.end())
+    return write_file_at(AT_FDCWD, mount->second + path->second + "/freezer.state",
+                         frozen ? "FROZEN" : "THAWED");
+  return write_file_at(AT_FDCWD, hierarchies.v2 + path->second + "/cgroup.freeze",
+                       frozen ? "1" : "0");
+}
+
+}  // namespace
+
+struct Housekeeping::Impl {
+  container::Directories directories;
+  Settings settings;
+  Log log;
+  Store store;
+  std::optional<ReadyPool> ready;
+  UniqueFd stop;
+  std::thread thread;
+
+  // Of the thread alone:
+  Level level = Level::kNormal;
+  std::set<std::string> frozen;  // ids of containers
+  Clock::time_point next_trim = Clock::now();
+  std::string next_to_trim;  // name
+  std::string last_trouble;  // that was logged
+  std::uint64_t above_critical_bytes = 0;
+  bool empty = true;
+
+  Impl(container::Directories d, Settings s, Log l, Store st)
+      : directories(std::move(d)), settings(s), log(std::move(l)), store(std::move(st)) {}
+
+  void run();
+  void round();
+  void keep_ready();
+  void watch_space();
+  void enter(Level next, const Sums& sums);
+  void freeze_all();
+  void thaw_all();
+  void trim_all();
+  void trim_next();
+  void keep_ballast();
+  void trouble(const std::string& text);
+  Result<cgroup::Paths> cgroup_of(const std::string& container) const;
+  std::vector<Entry> thin_in_use() const;
+};
+
+// The same trouble every half second is one line.
+void Housekeeping::Impl::trouble(const std::string& text) {
+  if (text != last_trouble) log(Weight::kWarning, text);
+  last_trouble = text;
+}
+
+Result<cgroup::Paths> Housekeeping::Impl::cgroup_of(const std::string& container) const {
+  if (!container::valid_id(container)) return fail(EINVAL, "container " + container);
+  const std::string text = UMWELT_TRY(read_file(directories.records() + "/" + container + ".json"));
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (json.is_discarded()) return fail(EUCLEAN, "record of container " + container);
+  return UMWELT_TRY(container::record_from_json(json)).cgroup_paths;
+}
+
+std::vector<Entry> Housekeeping::Impl::thin_in_use() const {
+  std::vector<Entry> entries;
+  if (auto all = store.list())
+    for (Entry& e : *all)
+      if (e.in_use && e.record && e.record->cls != Class::kGuaranteed)
+        entries.push_back(std::move(e));
+  return entries;
+}
+
+void Housekeeping::Impl::keep_ready() {
+  if (!ready) return;
+  // One at a time: whoever waits for the loop lock or the disk goes first.
+  if (const auto missing = ready->refill(level == Level::kNormal); !missing)
+    trouble("keep vdisks ready: " + missing.error().message());
+}
+
+void Housekeeping::Impl::trim_all() {
+  for (const Entry& e : thin_in_use())
+    if (const auto disk = store.join(e.name)) (void)trim(*disk);
+}
+
+// One vdisk a round, so that trims never pile up.
+void Housekeeping::Impl::trim_next() {
+  if (settings.trim_interval_s == 0 || Clock::now() < next_trim) return;
+  const auto entries = thin_in_use();
+  const auto next = std::find_if(entries.begin(), entries.end(),
+                                 [this](const Entry& e) { return e.name >= next_to_trim; });
+  if (next == entries.end()) {
+    next_to_trim.clear();
+    next_trim = Clock::now() + std::chrono::seconds(settings.trim_interval_s);
+    return;
+  }
+  next_to_trim = next->name + '\1';  // the name after it
+  const auto disk = store.join(next->name);
+  if (!disk) return;
+  const auto now = usage(*disk);
+  if (now && worth_trimming(*now)) (void)trim(*disk);
+}
+
+void Housekeeping::Impl::freeze_all() {
+  for (const Entry& e : thin_in_use()) {
+    const std::string& id = e.record->container;
+    if (id.empty() || frozen.contains(id)) continue;
+    const auto paths = cgroup_of(id);
+    if (!paths || !apply_frozen(*paths, true)) continue;
+    frozen.insert(id);
+    log(Weight::kWarning, fmt::format("container {} is stopped until there is space again", id));
+  }
+}
+
+void Housekeeping::Impl::thaw_all() {
+  for (const std::string& id : frozen) {
+    // One that is gone needs no thawing.
+    if (const auto paths = cgroup_of(id)) (void)apply_frozen(*paths, false);
+    log(Weight::kInformation, fmt::format("container {} goes on", id));
+  }
+  frozen.clear();
+}
+
+void Housekeeping::Impl::keep_ballast() {
+  if (settings.ballast_bytes == 0) return;
+  const auto file = open_at(store.directory(), kBallast, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+  if (file && ::fallocate(file->get(), 0, 0, static_cast<off_t>(settings.ballast_bytes)) != 0)
+    ::unlinkat(store.directory(), kBallast, 0);
+}
+
+void Housekeeping::Impl::enter(Level next, const Sums& sums) {
+  const std::string text = fmt::format(
+      "the pool of vdisks {} is at level {}: {} of {} are free (low water {}, critical "
+      "{})",
+      vdisks_directory(directories), name_of(next), amount(sums.free_bytes),
+      amount(sums.size_bytes), amount(sums.low_water_bytes), amount(sums.critical_bytes));
+  log(next == Level::kNormal ? Weight::kInformation : Weight::kWarning, text);
+  if (next == Level::kCritical && level != Level::kCritical)
+    ::unlinkat(store.directory(), kBallast, 0);
+  level = next;
+}
+
+void Housekeeping::Impl::watch_space() {
+  auto sums = store.sums();
+  if (!sums) return trouble(sums.error().message());
+  sums->free_bytes = saturating_sub(sums->free_bytes, read_dirty_bytes());
+  empty = sums->vdisks == 0;
+  above_critical_bytes = saturating_sub(sums->free_bytes, sums->critical_bytes);
+  Level now = vdisk::level(*sums);
+  // What was stopped goes on only well above the mark that stopped it.
+  if (level == Level::kCritical && now == Level::kLow &&
+      sums->free_bytes <
+          sums->critical_bytes + saturating_sub(sums->low_water_bytes, sums->critical_bytes) / 2)
+    now = Level::kCritical;
+  const bool changed = now != level;
+  if (changed) enter(now, *sums);
+  if (now == Level::kCritical) freeze_all();
+  if (now != Level::kCritical && !frozen.empty()) thaw_all();
+  if (changed && now != Level::kNormal) trim_all();
+  if (changed && now == Level::kNormal) keep_ballast();
+}
+
+void Housekeeping::Impl::round() {
+  watch_space();
+  keep_ready();
+  trim_next();
+}
+
+void Housekeeping::Impl::run() {
+  keep_ballast();
+  for (;;) {
+    round();
+    const bool missing = ready && level == Level::kNormal && ready->size() < settings.ready;
+    pollfd fds[] = {{stop.get(), POLLIN, 0}, {ready ? ready->notice() : -1, POLLIN, 0}};
+    const auto wait = empty && !ready ? kIdleTickMs
+                      : missing       ? kUrgentTickMs
+                                      : static_cast<int>(std::clamp<std::uint64_t>(
+                                      above_critical_bytes / kBytesAMs, kUrgentTickMs, kTickMs));
+    ::poll(fds, 2, wait);
+    if (fds[0].revents != 0) break;
+  }
+  thaw_all();
+  if (ready) (void)ready->refill(false);
+}
+
+Housekeeping::Housekeeping(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Directories& directories,
+                                                          const Settings& settings, Log log) {
+  Store store = UMWELT_TRY(Store::open(vdisks_directory(directories),
+                                       templates_directory(directories), settings.policy));
+  auto impl = std::make_unique<Impl>(directories, settings, std::move(log), std::move(store));
+  const Reconciled reconciled = UMWELT_TRY(impl->store.reconcile());
+  for (const std::string& name : reconciled.removed)
+    impl->log(Weight::kInformation, fmt::format("vdisk {} belonged to nobody: removed", name));
+  for (const std::string& name : reconciled.unknown)
+    impl->log(Weight::kWarning, fmt::format("{}/{}.img is no vdisk of ours: left alone",
+                                            vdisks_directory(directories), name));
+  if (auto images = ImageStore::open(images_directory(directories))) UMWELT_TRY(images->tidy());
+  // A keeper that was killed may have left containers stopped.
+  for (const Entry& e : impl->thin_in_use())
+    if (!e.record->container.empty()) impl->frozen.insert(e.record->container);
+  std::erase_if(impl->frozen, [&](const std::string& id) {
+    const auto paths = impl->cgroup_of(id);
+    return !paths || !apply_frozen(*paths, false);
+  });
+  impl->frozen.clear();
+  if (settings.ready > 0)
+    impl->ready = UMWELT_TRY(
+        ReadyPool::open(impl->store, {settings.ready_bytes, settings.ready_class, settings.ready}));
+  impl->stop = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+  if (!impl->stop) return fail_errno("eventfd");
+  Impl* self = impl.get();
+  impl->thread = std::thread([self] { self->run(); });
+  return std::unique_ptr<Housekeeping>(new Housekeeping(std::move(impl)));
+}
+
+Housekeeping::~Housekeeping() {
+  const std::uint64_t one = 1;
+  (void)!::write(impl_->stop.get(), &one, sizeof one);
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+
+}  // namespace umwelt::vdisk

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vdisk/image.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "vdisk/digest.h"
+#include "vdisk/image_file.h"
+#include "vdisk/mount_api.h"
+#include "vdisk/record.h"
+#include "vdisk/tree_writer.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kSuffix = ".json";
+constexpr std::size_t kMaxNameLength = 128, kMaxJsonBytes = 4U << 20;
+constexpr char kReadAheadKib[] = "1024";
+
+std::string content_name(const Image& image) {
+  return "sha256-" + image.digest.substr(7) + (image.form == ImageForm::kErofs ? ".erofs" : ".d");
+}
+
+struct CloseDirectory {
+  void operator()(DIR* directory) const { ::closedir(directory); }
+};
+
+// One user more of a directory, or (exclusive) nobody else.
+Result<void> lock_shared(int file, bool exclusive) {
+  struct flock lock {};
+  lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
+  if (::fcntl(file, F_OFD_SETLK, &lock) == 0) return {};
+  return fail(errno == EAGAIN || errno == EACCES ? EBUSY : errno, "lock an image");
+}
+
+tl::unexpected<Error> damaged(const Image& image, const std::string& why) {
+  return fail(
+      0, fmt::format("image {} is damaged ({}): remove it and import it again", image.name, why));
+}
+
+bool has_name(int file) {
+  struct stat status {};
+  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
+}
+
+}  // namespace
+
+json to_json(const Image& i) {
+  return {{"name", i.name},
+          {"digest", i.digest},
+          {"form", i.form == ImageForm::kErofs ? "erofs" : "directory"},
+          {"stored_bytes", i.stored_bytes},
+          {"content_bytes", i.content_bytes},
+          {"entries", i.entries},
+          {"source", i.source},
+          {"created_s", i.created_s},
+          {"config",
+           {{"environment", i.config.environment},
+            {"entrypoint", i.config.entrypoint},
+            {"command", i.config.command},
+            {"workdir", i.config.workdir},
+            {"user", i.config.user}}}};
+}
+
+Result<Image> image_from_json(const json& object) try {
+  Image i;
+  i.name = object.at("name").get<std::string>();
+  i.digest = object.at("digest").get<std::string>();
+  const std::string form = object.at("form").get<std::string>();
+  i.form = form == "erofs" ? ImageForm::kErofs : ImageForm::kDirectory;
+  i.stored_bytes = object.at("stored_bytes").get<std::uint64_t>();
+  i.content_bytes = object.at("content_bytes").get<std::uint64_t>();
+  i.entries = object.at("entries").get<std::uint64_t>();
+  i.source = object.at("source").get<std::string>();
+  i.created_s = object.at("created_s").get<std::int64_t>();
+  const json& config = object.at("config");
+  config.at("environment").get_to(i.config.environment);
+  config.at("entrypoint").get_to(i.config.entrypoint);
+  config.at("command").get_to(i.config.command);
+  config.at("workdir").get_to(i.config.workdir);
+  config.at("user").get_to(i.config.user);
+  if (!valid_image_name(i.name) || !valid_digest(i.digest) ||
+      (form != "erofs" && form != "directory"))
+    return fail(EUCLEAN, "read an image's description");
+  return i;
+} catch (const json::exception&) {
+  return fail(EUCLEAN, "read an image's description");
+}
+
+bool valid_image_name(std::string_view name) {
+  const auto letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  return !name.empty() && name.size() <= kMaxNameLength && letter(name[0]) &&
+         std::all_of(name.begin(), name.end(), [&](char c) {
+           return letter(c) || c == '_' || c == '.' || c == ':' || c == '-';
+         });
+}
+
+std::string image_name_of(const std::string& path) {
+  std::string name = path;
+  while (name.ends_with('/')) name.pop_back();
+  name.erase(0, name.rfind('/') + 1);
+  for (const std::string_view end :
+       {".gz", ".tgz", ".xz", ".txz", ".zst", ".bz2", ".lz4", ".tar", ".oci"})
+    if (name.size() > end.size() && name.ends_with(end)) name.resize(name.size() - end.size());
+  return valid_image_name(name) ? name : std::string();
+}
+
+Result<ImageStore> ImageStore::open(const std::string& directory) {
+  UMWELT_CHECK(make_directories(directory, 0700));
+  UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY));
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return fail_errno("fstat " + directory);
+  return ImageStore(std::move(fd), directory,
+                    fmt::format("{:x}-{:x}", status.st_dev, status.st_ino));
+}
+
+Result<UniqueFd> ImageStore::lock_store() const {
+  UniqueFd lock = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  while (::flock(lock.get(), LOCK_EX) != 0)
+    if (errno != EINTR) return fail_errno("lock the images");
+  return lock;
+}
+
+Result<void> ImageStore::write(const Image& image) const {
+  return replace_file(path_ + "/" + image.name + std::string(kSuffix),
+                      to_json(image).dump(2) + "\n", 0600);
+}
+
+Result<std::vector<Image>> ImageStore::list() const {
+  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  const std::unique_ptr<DIR, CloseDirectory> listing(::fdopendir(fd.get()));
+  if (!listing) return fail_errno("list the images");
+  fd.release();
+  std::vector<Image> images;
+  while (const dirent* entry = ::readdir(listing.get())) {
+    std::string_view name = entry->d_name;
+    if (!name.ends_with(kSuffix)) continue;
+    name.remove_suffix(kSuffix.size());
+    if (auto image = find(std::string(name))) images.push_back(std::move(*image));
+  }
+  std::sort(images.begin(), images.end(),
+            [](const Image& a, const Image& b) { return a.name < b.name; });
+  return images;
+}
+
+Result<Image> ImageStore::find(const std::string& name) const {
+  if (!valid_image_name(name)) return fail(ENOENT, "image " + name.substr(0, kMaxNameLength));
+  const auto text = read_file_at(directory_.get(), name + std::string(kSuffix), kMaxJsonBytes);
+  if (!text) return fail(text.error().code, "image " + name);
+  auto image = image_from_json(json::parse(*text, nullptr, false));
+  if (!image || image->name != name)
+    return fail(EUCLEAN, fmt::format("image {} ({}/{}{})", name, path_, name, kSuffix));
+  return image;
+}
+
+Result<void> ImageStore::remove(const std::string& name) const {
+  const UniqueFd held = UMWELT_TRY(lock_store());
+  const Image image = UMWELT_TRY(find(name));
+  unsigned names = 0;
+  for (const Image& other : UMWELT_TRY(list())) names += other.digest == image.digest;
+  const std::string content = content_name(image);
+  UniqueFd lock;
+  if (names <= 1) {
+    const std::string lock_name = image.form == ImageForm::kErofs ? content : content + ".lock";
+    if (auto file = open_at(directory_.get(), lock_name, O_RDWR | O_NOFOLLOW)) {
+      lock = std::move(*file);
+      if (!lock_shared(lock.get(), true)) return fail(EBUSY, "image " + name);
+    }
+  }
+  if (::unlinkat(directory_.get(), (name + std::string(kSuffix)).c_str(), 0) != 0)
+    return fail_errno("remove image " + name);
+  if (names > 1) return {};
+  const std::string prefix = content.substr(0, content.rfind('.') + 1);
+  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  const std::unique_ptr<DIR, CloseDirectory> listing(::fdopendir(fd.get()));
+  if (!listing) return fail_errno("list the images");
+  fd.release();
+  std::vector<std::string> leftovers;
+  while (const dirent* entry = ::readdir(listing.get()))
+    if (std::string_view(entry->d_name).starts_with(prefix)) leftovers.emplace_back(entry->d_name);
+  for (const std::string& file : leftovers) UMWELT_CHECK(remove_below(directory_.get(), file));
+  return {};
+}
+
+Result<UniqueFd> ImageStore::open_content(const Image& image) const {
+  auto file = open_at(directory_.get(), content_name(image), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+  if (!file && file.error().code == ENOENT) return damaged(image, "its file is missing");
+  if (!file && file.error().code != EROFS) return damaged(image, file.error().message());
+  if (!file) file = open_at(directory_.get(), content_name(image), O_RDONLY | O_NOFOLLOW);
+  if (!file) return fail(file.error());
+  struct stat status {};
+  if (::fstat(file->get(), &status) != 0) return fail_errno("fstat an image");
+  if (!S_ISREG(status.st_mode)) return damaged(image, "it is no regular file");
+  if (static_cast<std::uint64_t>(status.st_size) != image.stored_bytes)
+    return damaged(image,
+                   fmt::format("{} bytes instead of {}", status.st_size, image.stored_bytes));
+  return file;
+}
+
+Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
+  constexpr int kTries = 200;  // while somebody else is about to attach or to let go
+  MountedImage mounted;
+  for (int attempt = 0; !mounted.loop; ++attempt) {
+    mounted.lock = UMWELT_TRY(open_content(image));
+    if (const auto number = read_loop_hint(mounted.lock.get()))
+      mounted.loop = Loop::find(*number, mounted.lock.get());
+    if (mounted.loop) break;
+    if (lock_shared(mounted.lock.get(), true)) {
+      if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
+      mounted.loop = UMWELT_TRY(Loop::attach(
+          mounted.lock.get(), {.name = "umwelt/" + owner_ + "/image", .read_only = true}));
+      UMWELT_CHECK(write_loop_hint(mounted.lock.get(), mounted.loop->number()));
+      (void)write_file_at(AT_FDCWD, mounted.loop->sysfs() + "/queue/read_ahead_kb", kReadAheadKib);
+      break;
+    }
+    if (attempt == kTries) return fail(EBUSY, "image " + image.name);
+    const timespec pause{0, 5'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+  FsContext erofs = UMWELT_TRY(FsContext::open("erofs"));
+  UMWELT_CHECK(erofs.set_string("source", mounted.loop->path()));
+  UMWELT_CHECK(erofs.set_flag("ro"));
+  auto mount = erofs.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV);
+  if (!mount) return damaged(image, mount.error().message());
+  mounted.mount = std::move(*mount);
+  return mounted;
+}
+
+Result<MountedImage> ImageStore::mount_directory(const Image& image) const {
+  const std::string name = content_name(image);
+  MountedImage mounted;
+  mounted.lock = UMWELT_TRY(open_at(directory_.get(), name + ".lock", O_RDWR | O_NOFOLLOW));
+  if (!lock_shared(mounted.lock.get(), false)) return fail(EBUSY, "image " + image.name);
+  if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
+  mounted.mount = UMWELT_TRY(clone_mount(directory_.get(), name));
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV;
+  if (::mount_setattr(mounted.mount.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+    return fail_errno("mount_setattr");
+  return mounted;
+}
+
+Result<MountedImage> ImageStore::mount(const Image& image) const {
+  return image.form == ImageForm::kErofs ? mount_erofs(image) : mount_directory(image);
+}
+
+bool ImageStore::in_use(const Image& image) const {
+  const std::string name = content_name(image);
+  const auto file =
+      open_at(directory_.get(), image.form == ImageForm::kErofs ? name : name + ".lock",
+              O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  return file && is_locked_by_others(file->get());
+}
+
+Result<void> ImageStore::verify(const Image& image, const ImportProgress& progress) const {
+  if (image.form != ImageForm::kErofs) return {};
+  const UniqueFd file = UMWELT_TRY(open_content(image));
+  const std::string sum = UMWELT_TRY(sha256_of(file.get(), [&](std::uint64_t d, std::uint64_t t) {
+    if (progress) progress({"reading", d, t});
+  }));
+  if ("sha256:" + sum != image.digest) return damaged(image, "its digest is another one");
+  return {};
+}
+
+}  // namespace umwelt::vdisk

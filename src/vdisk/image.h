@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Images: root filesystems that many containers share, each stored once, read-only. NAME.json says
+// what an image is; its content is sha256-HEX.erofs (or, where this machine has no EROFS, the
+// directory sha256-HEX.d), also if several names have it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "vdisk/loop.h"
+#include "vdisk/oci_layout.h"
+#include "vdisk/template.h"
+
+namespace umwelt::vdisk {
+
+enum class ImageForm { kErofs, kDirectory };
+
+struct Image {
+  std::string name;
+  std::string digest;  // "sha256:...": of the EROFS file, or of all entries of the directory
+  ImageForm form = ImageForm::kErofs;
+  std::uint64_t stored_bytes = 0;   // of the EROFS file; content of the directory
+  std::uint64_t content_bytes = 0;  // of all files in it
+  std::uint64_t entries = 0;
+  std::string source;          // where it was imported from
+  std::int64_t created_s = 0;  // since the epoch
+  ImageConfig config;
+};
+nlohmann::json to_json(const Image& image);
+Result<Image> image_from_json(const nlohmann::json& json);  // EUCLEAN
+
+// "debian-12", "web:1.2": [a-zA-Z0-9][a-zA-Z0-9_.:-]{0,127}
+bool valid_image_name(std::string_view name);
+// "/srv/debian-12.tar.gz" -> "debian-12"; "" where nothing valid is left.
+std::string image_name_of(const std::string& path);
+
+// A detached read-only mount of the image. All users share one superblock, and so one page cache:
+// that of the loop device, which the first of them attaches and the last one's end detaches. While
+// one lives the image is locked.
+struct MountedImage {
+  UniqueFd mount, lock;
+  std::optional<Loop> loop;
+};
+
+struct ImportStep {
+  std::string what;                               // "unpacking", "writing"
+  std::uint64_t done_bytes = 0, total_bytes = 0;  // total 0: unknown
+};
+using ImportProgress = std::function<void(const ImportStep&)>;
+
+// Thread-safe, and safe against other processes with the same directory. Errors with code 0 are
+// whole sentences; ENOENT, EEXIST, EBUSY say it of the image's name, EUCLEAN that it is damaged.
+class ImageStore {
+ public:
+  static Result<ImageStore> open(const std::string& directory);
+
+  // `source`: a directory, an archive (tar, OCI or docker), or "-" for an archive on `standard_in`.
+  // A crash leaves a staging directory that the next tidy() removes.
+  Result<Image> import(const std::string& source, const std::string& name,
+                       const ImportProgress& progress = {}, int standard_in = 0) const;
+  Result<std::vector<Image>> list() const;  // by name
+  Result<Image> find(const std::string& name) const;
+  // Its content goes with the last name. EBUSY while it is mounted.
+  Result<void> remove(const std::string& name) const;
+  Result<MountedImage> mount(const Image& image) const;
+  bool in_use(const Image& image) const;
+  // Reads all of an EROFS image. EUCLEAN: it is not what was imported.
+  Result<void> verify(const Image& image, const ImportProgress& progress = {}) const;
+  // A pax archive of it to `file`.
+  Result<void> export_to(const Image& image, int file, const ImportProgress& progress = {}) const;
+
+  // An ext4 file of the capacity and class with the image's whole content: what clones are copied
+  // from. Made once.
+  Result<UniqueFd> clone_base(const Image& image, std::uint64_t capacity_bytes, Class c,
+                              const ImportProgress& progress = {}) const;
+
+  // Staging directories of imports that were killed; their number.
+  Result<unsigned> tidy() const;
+
+ private:
+  ImageStore(UniqueFd directory, std::string path, std::string owner)
+      : directory_(std::move(directory)), path_(std::move(path)), owner_(std::move(owner)) {}
+
+  Result<UniqueFd> lock_store() const;
+  Result<void> publish(Image& image, int file) const;
+  Result<void> publish_directory(Image& image, int staging, const std::string& name) const;
+  Result<void> write(const Image& image) const;
+  Result<UniqueFd> open_content(const Image& image) const;
+  Result<MountedImage> mount_erofs(const Image& image) const;
+  Result<MountedImage> mount_directory(const Image& image) const;
+
+  UniqueFd directory_;
+  std::string path_, owner_;
+};
+
+}  // namespace umwelt::vdisk

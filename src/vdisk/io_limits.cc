@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vdisk/io_limits.h"
+
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/file.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+// So much may be dirty of a device with a write limit: a second of it, within these bounds.
+constexpr std::uint64_t kMinDirtyBytes = 4ULL << 20, kMaxDirtyBytes = 16ULL << 20;
+
+struct Rule {
+  const char* v1_file;
+  const char* v2_key;
+  std::optional<std::uint64_t> IoLimits::*field;
+};
+constexpr Rule kRules[] = {
+    {"blkio.throttle.read_bps_device", "rbps", &IoLimits::read_bps},
+    {"blkio.throttle.write_bps_device", "wbps", &IoLimits::write_bps},
+    {"blkio.throttle.read_iops_device", "riops", &IoLimits::read_iops},
+    {"blkio.throttle.write_iops_device", "wiops", &IoLimits::write_iops},
+};
+
+// Where controllers are mounted does not change; the table of mounts can be long.
+const Result<cgroup::Hierarchies>& hierarchies_of_host() {
+  static const Result<cgroup::Hierarchies> hierarchies = cgroup::Hierarchies::read();
+  return hierarchies;
+}
+
+std::string number_of(dev_t device) { return fmt::format("{}:{}", major(device), minor(device)); }
+
+// Only what differs is written: most devices never had a limit.
+Result<void> write_v1(const std::string& directory, dev_t device, const IoLimits& limits) {
+  const std::string prefix = number_of(device) + " ";
+  for (const Rule& rule : kRules) {
+    const std::string path = directory + "/" + rule.v1_file;
+    const auto& wanted = limits.*rule.field;
+    if (!wanted) {
+      const std::string now = UMWELT_TRY(read_file(path));
+      if (!now.starts_with(prefix) && now.find("\n" + prefix) == std::string::npos) continue;
+    }
+    UMWELT_CHECK(write_file_at(AT_FDCWD, path, render_v1_limit(device, wanted)));
+  }
+  return {};
+}
+
+Result<void> write_bdi(dev_t device, const IoLimits& limits) {
+  const std::string directory = "/sys/class/bdi/" + number_of(device);
+  const auto now = read_file(directory + "/strict_limit");
+  if (!now) return {};  // Linux before 6.2
+  const bool limited = limits.write_bps || limits.write_iops;
+  if (!limited && now->starts_with('0')) return {};
+  const std::uint64_t bytes = limited ? std::clamp(limits.write_bps.value_or(kMaxDirtyBytes),
+                                                   kMinDirtyBytes, kMaxDirtyBytes)
+                                      : 0;
+  if (!limited) {
+    UMWELT_CHECK(write_file_at(AT_FDCWD, directory + "/strict_limit", "0"));
+    return write_file_at(AT_FDCWD, directory + "/max_ratio", "100");
+  }
+  UMWELT_CHECK(write_file_at(AT_FDCWD, directory + "/strict_limit", "1"));
+  return write_file_at(AT_FDCWD, directory + "/max_bytes", std::to_string(bytes));
+}
+
+}  // namespace
+
+std::string render_v1_limit(dev_t device, std::optional<std::uint64_t> limit) {
+  return fmt::format("{} {}", number_of(device), limit.value_or(0));
+}
+
+std::string render_v2_limits(dev_t device, const IoLimits& limits) {
+  std::string text = number_of(device);
+  for (const Rule& rule : kRules)
+    text += fmt::format(" {}={}", rule.v2_key,
+                        limits.*rule.field ? std::to_string(*(limits.*rule.field)) : "max");
+  return text;
+}
+
+Result<void> apply_device_limits(dev_t device, const IoLimits& limits) {
+  if (!hierarchies_of_host()) return fail(hierarchies_of_host().error());
+  const cgroup::Hierarchies& hierarchies = *hierarchies_of_host();
+  if (const auto blkio = hierarchies.v1.find("blkio"); blkio != hierarchies.v1.end())
+    UMWELT_CHECK(write_v1(blkio->second, device, limits));
+  return write_bdi(device, limits);
+}
+
+Result<void> apply_io_limits(dev_t device, const IoLimits& limits, const cgroup::Paths& container) {
+  if (!hierarchies_of_host()) return fail(hierarchies_of_host().error());
+  const cgroup::Hierarchies& hierarchies = *hierarchies_of_host();
+  const auto blkio = hierarchies.v1.find("blkio");
+  if (blkio != hierarchies.v1.end()) {
+    const auto path = container.find("blkio");
+    if (path != container.end())
+      UMWELT_CHECK(write_v1(blkio->second + path->second, device, limits));
+    else if (limits.any())
+      return fail(0, "a speed limit: the container has no cgroup of the blkio controller");
+    return {};
+  }
+  const auto path = container.find("");
+  const std::string file = path == container.end() ? "" : hierarchies.v2 + path->second + "/io.max";
+  if (file.empty() || ::access(file.c_str(), W_OK) != 0) {
+    if (!limits.any()) return {};
+    return fail(0, "a speed limit: this host has no io controller for containers");
+  }
+  return write_file_at(AT_FDCWD, file, render_v2_limits(device, limits));
+}
+
+}  // namespace umwelt::vdisk

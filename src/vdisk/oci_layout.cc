@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vdisk/oci_layout.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "vdisk/digest.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxJsonBytes = 8U << 20, kMaxLayers = 512;
+constexpr int kMaxNesting = 4;
+
+#if defined(__x86_64__)
+constexpr char kArchitecture[] = "amd64";
+#elif defined(__aarch64__)
+constexpr char kArchitecture[] = "arm64";
+#else
+constexpr char kArchitecture[] = "";
+#endif
+
+tl::unexpected<Error> bad_layout(const std::string& why) {
+  return fail(0, "not a good image archive: " + why);
+}
+
+Result<UniqueFd> open_regular(int directory, const std::string& path) {
+  auto file = open_in_root(directory, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+  struct stat status {};
+  if (!file || ::fstat(file->get(), &status) != 0 || !S_ISREG(status.st_mode))
+    return bad_layout(fmt::format("{:?} is missing", path.substr(0, 120)));
+  return file;
+}
+
+Result<json> read_json(int directory, const std::string& path) {
+  const UniqueFd file = UMWELT_TRY(open_regular(directory, path));
+  std::string text(kMaxJsonBytes, '\0');
+  const ssize_t n = ::pread(file.get(), text.data(), text.size(), 0);
+  if (n < 0) return fail_errno("read " + path);
+  text.resize(static_cast<std::size_t>(n));
+  // Nesting is limited: the parser and the destructor of json are recursive.
+  int depth = 0;
+  const auto shallow = [&depth](int level, json::parse_event_t, json&) {
+    depth = std::max(depth, level);
+    return level < 64;
+  };
+  json value = json::parse(text, shallow, false);
+  if (value.is_discarded() || depth >= 64) return bad_layout(path + " is not good JSON");
+  return value;
+}
+
+Result<std::string> blob_path(const json& descriptor) {
+  const std::string digest = descriptor.at("digest").get<std::string>();
+  if (!valid_digest(digest)) return bad_layout("a digest is not sha256:...");
+  return "blobs/sha256/" + digest.substr(7);
+}
+
+Result<UniqueFd> open_blob(int directory, const json& descriptor) {
+  const std::string path = UMWELT_TRY(blob_path(descriptor));
+  UniqueFd blob = UMWELT_TRY(open_regular(directory, path));
+  const std::string sum = UMWELT_TRY(sha256_of(blob.get()));
+  if (sum != descriptor["digest"].get<std::string>().substr(7))
+    return bad_layout(path + " is damaged: its digest is another one");
+  return blob;
+}
+
+Result<json> read_blob_json(int directory, const json& descriptor) {
+  UMWELT_TRY(open_blob(directory, descriptor));
+  const std::string path = UMWELT_TRY(blob_path(descriptor));
+  return read_json(directory, path);
+}
+
+// An image index may point to another one.
+Result<json> find_manifest(int directory, json index) {
+  for (int i = 0; i < kMaxNesting; ++i) {
+    if (index.contains("layers")) return index;
+    const json& manifests = index.at("manifests");
+    if (!manifests.is_array() || manifests.empty()) return bad_layout("its index is empty");
+    const json* chosen = &manifests.front();
+    for (const json& m : manifests) {
+      const json platform = m.value("platform", json::object());
+      if (platform.value("os", "") != "linux" ||
+          platform.value("architecture", "") != kArchitecture)
+        continue;
+      chosen = &m;
+      break;
+    }
+    index = UMWELT_TRY(read_blob_json(directory, *chosen));
+  }
+  return bad_layout("its indexes are nested too deep");
+}
+
+std::vector<std::string> strings_of(const json& object, const char* key) {
+  std::vector<std::string> list;
+  if (object.contains(key) && object.at(key).is_array())
+    for (const json& item : object.at(key)) list.push_back(item.get<std::string>());
+  return list;
+}
+
+ImageConfig config_of(const json& whole) {
+  ImageConfig config;
+  const json object = whole.value("config", json::object());
+  if (!object.is_object()) return config;
+  config.environment = strings_of(object, "Env");
+  config.entrypoint = strings_of(object, "Entrypoint");
+  config.command = strings_of(object, "Cmd");
+  config.workdir = object.value("WorkingDir", "");
+  config.user = object.value("User", "");
+  return config;
+}
+
+Result<OciImage> open_oci(int directory) {
+  json index = UMWELT_TRY(read_json(directory, "index.json"));
+  const json manifest = UMWELT_TRY(find_manifest(directory, std::move(index)));
+  OciImage image;
+  const json& layers = manifest.at("layers");
+  if (layers.size() > kMaxLayers) return bad_layout("it has too many layers");
+  for (const json& layer : layers) image.layers.push_back(UMWELT_TRY(open_blob(directory, layer)));
+  if (manifest.contains("config"))
+    image.config = config_of(UMWELT_TRY(read_blob_json(directory, manifest["config"])));
+  return image;
+}
+
+Result<OciImage> open_docker(int directory) {
+  const json list = UMWELT_TRY(read_json(directory, "manifest.json"));
+  if (!list.is_array() || list.empty()) return bad_layout("manifest.json names no image");
+  const json& manifest = list.front();
+  OciImage image;
+  const json& layers = manifest.at("Layers");
+  if (layers.size() > kMaxLayers) return bad_layout("it has too many layers");
+  for (const json& layer : layers)
+    image.layers.push_back(UMWELT_TRY(open_regular(directory, layer.get<std::string>())));
+  image.config =
+      config_of(UMWELT_TRY(read_json(directory, manifest.at("Config").get<std::string>())));
+  return image;
+}
+
+bool has(int directory, const char* name) {
+  struct stat status {};
+  return ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode);
+}
+
+}  // namespace
+
+bool is_oci_layout(int directory) {
+  return (has(directory, "oci-layout") && has(directory, "index.json")) ||
+         has(directory, "manifest.json");
+}
+
+Result<OciImage> open_oci_layout(int directory) try {
+  OciImage image = UMWELT_TRY(has(directory, "oci-layout") && has(directory, "index.json")
+                                  ? open_oci(directory)
+                                  : open_docker(directory));
+  if (image.layers.empty()) return bad_layout("it has no layer");
+  return image;
+} catch (const json::exception&) {
+  return bad_layout("its manifest lacks something, or has it in another form");
+}
+
+}  // namespace umwelt::vdisk

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vdisk/store.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "base/file.h"
+#include "base/parse.h"
+#include "vdisk/image_file.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+constexpr std::string_view kSuffix = ".img";
+
+std::string file_name(const std::string& name) { return name + std::string(kSuffix); }
+
+Result<void> check_name(const std::string& name) {
+  if (valid_name(name)) return {};
+  return fail(0, fmt::format("'{}' is no name of a vdisk: letters, digits, '_', '.' and '-', at "
+                             "most 64, beginning with a letter or digit",
+                             name.substr(0, 80)));
+}
+
+Result<void> apply_length(int file, std::uint64_t bytes) {
+  if (::ftruncate(file, static_cast<off_t>(bytes)) != 0)
+    return fail_errno(fmt::format("make a file of {} bytes", bytes));
+  return {};
+}
+
+bool has_name(int file) {
+  struct stat status {};
+  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
+}
+
+// A reflink shares its metadata with the original until it is written: there is nothing to
+// allocate.
+Result<void> fill(int to, int from, const Record& record, const CopyProgress& progress) {
+  const bool may_share = record.cls != Class::kGuaranteed;
+  const CopyWay way = UMWELT_TRY(copy_file(from, to, may_share, progress));
+  if (way == CopyWay::kReflink) return {};
+  return allocate_for(to, record.cls, record.capacity_bytes);
+}
+
+Result<void> sync_all(int file, int directory) {
+  if (::fsync(file) != 0) return fail_errno("fsync a vdisk's file");
+  if (::fsync(directory) != 0) return fail_errno("fsync the directory of vdisks");
+  return {};
+}
+
+}  // namespace
+
+Result<Store> Store::open(const std::string& directory, const std::string& templates_directory,
+                          const Policy& policy) {
+  UMWELT_CHECK(make_directories(directory, 0700));
+  UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY));
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return fail_errno("fstat " + directory);
+  return Store(std::move(fd), fmt::format("{:x}-{:x}", status.st_dev, status.st_ino),
+               std::make_shared<Templates>(templates_directory), policy);
+}
+
+Result<std::uint64_t> Store::round_capacity(std::uint64_t bytes) {
+  if (bytes < kMinCapacityBytes || bytes > kMaxCapacityBytes)
+    return fail(0, fmt::format("a capacity of {} bytes is not between {} MiB and {} TiB", bytes,
+                               kMinCapacityBytes >> 20, kMaxCapacityBytes >> 40));
+  return (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
+}
+
+// Two that are created at the same moment can't both have the last of the pool.
+Result<UniqueFd> Store::lock_store() const {
+  UniqueFd lock = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  if (::flock(lock.get(), LOCK_EX) != 0) return fail_errno("lock the directory of vdisks");
+  return lock;
+}
+
+Result<void> Store::admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const {
+  const Sums now = UMWELT_TRY(sums());
+  return vdisk::admit(now, capacity_bytes, allocated_bytes);
+}
+
+Result<Disk> Store::make(Record record) const {
+  record.capacity_bytes = UMWELT_TRY(round_capacity(record.capacity_bytes));
+  record.id = random_id();
+  record.created_s = std::time(nullptr);
+  const auto t = UMWELT_TRY(templates_->get(record.capacity_bytes, record.cls));
+  const bool all = record.cls == Class::kGuaranteed;
+  UMWELT_CHECK(admit(record.capacity_bytes, all ? record.capacity_bytes : t->metadata_bytes()));
+  return Disk::make(directory_.get(), *t, record, owner_);
+}
+
+Result<Disk> Store::take(Record record) const {
+  record.capacity_bytes = UMWELT_TRY(round_capacity(record.capacity_bytes));
+  record.created_s = std::time(nullptr);
+  if (auto ready = UMWELT_TRY(take_ready(record))) return std::move(*ready);
+  return make(std::move(record));
+}
+
+Result<Disk> Store::make_clone(Record record, int base, const CopyProgress& progress) const {
+  record.id = random_id();
+  record.created_s = std::time(nullptr);
+  UMWELT_CHECK(admit(record.capacity_bytes, 0));
+  UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), 0));
+  UMWELT_CHECK(fill(file.get(), base, record, progress));
+  return Disk::attach(std::move(file), record, owner_);
+}
+
+Result<void> Store::link(int file, const Record& record, const std::string& name,
+                         const std::string& ready_name) const {
+  UMWELT_CHECK(write_record(file, record));
+  const UniqueFd lock = UMWELT_TRY(lock_store());
+  UMWELT_CHECK(admit(record.capacity_bytes, 0));
+  if (!ready_name.empty()) {
+    if (::renameat2(directory_.get(), ready_name.c_str(), directory_.get(), file_name(name).c_str(),
+                    RENAME_NOREPLACE) != 0)
+      return fail(errno, name);
+  } else if (auto linked = link_file(file, directory_.get(), file_name(name)); !linked) {
+    return fail(linked.error().code, name);
+  }
+  return record.keep ? sync_all(file, directory_.get()) : Result<void>();
+}
+
+Result<void> Store::publish(Disk& disk, const std::string& name) const {
+  UMWELT_CHECK(check_name(name));
+  UMWELT_CHECK(link(disk.file(), disk.record(), name, disk.ready_name()));
+  disk.set_ready({}, {});
+  return {};
+}
+
+Result<void> Store::create(Record record, const std::string& name) const {
+  UMWELT_CHECK(check_name(name));
+  record.capacity_bytes = UMWELT_TRY(round_capacity(record.capacity_bytes));
+  record.id = random_id();
+  record.created_s = std::time(nullptr);
+  const auto t = UMWELT_TRY(templates_->get(record.capacity_bytes, record.cls));
+  const bool all = record.cls == Class::kGuaranteed;
+  UMWELT_CHECK(admit(record.capacity_bytes, all ? record.capacity_bytes : t->metadata_bytes()));
+  const UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), record.capacity_bytes));
+  UMWELT_CHECK(write_template(file.get(), *t, record.cls));
+  return link(file.get(), record, name);
+}
+
+Result<UniqueFd> Store::open_file(const std::string& name) const {
+  UMWELT_CHECK(check_name(name));
+  auto file = open_at(directory_.get(), file_name(name), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+  if (!file) return fail(file.error().code, name);
+  struct stat status {};
+  if (::fstat(file->get(), &status) != 0) return fail_errno(name);
+  if (!S_ISREG(status.st_mode)) return fail(EINVAL, name);
+  return file;
+}
+
+Result<std::vector<Entry>> Store::list() const {
+  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  DIR* listing = ::fdopendir(fd.get());
+  if (listing == nullptr) return fail_errno("read the directory of vdisks");
+  fd.release();
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(listing)) {
+    const std::string_view name = entry->d_name;
+    if (name.ends_with(kSuffix)) names.emplace_back(name.substr(0, name.size() - kSuffix.size()));
+  }
+  ::closedir(listing);
+  std::sort(names.begin(), names.end());
+  std::vector<Entry> entries;
+  for (const std::string& name : names)
+    if (auto entry = find(name)) entries.push_back(std::move(*entry));
+  return entries;
+}
+
+Result<Entry> Store::find(const std::string& name) const {
+  const UniqueFd file = UMWELT_TRY(open_file(name));
+  Entry entry{.name = name, .record = {}, .in_use = is_locked_by_others(file.get())};
+  if (auto record = read_record(file.get())) entry.record = std::move(*record);
+  return entry;
+}
+
+Result<Usage> Store::usage(const std::string& name) const {
+  UniqueFd file = UMWELT_TRY(open_file(name));
+  const Record record = UMWELT_TRY(read_record(file.get()));
+  if (is_locked_by_others(file.get())) {
+    if (const auto disk = join(name)) return vdisk::usage(*disk);
+  }
+  return read_usage(file.get());
+}
+
+Result<UniqueFd> Store::lock(const std::string& name) const {
+  UniqueFd file = UMWELT_TRY(open_file(name));
+  if (auto locked = lock_file(file.get()); !locked) return fail(locked.error().code, name);
+  if (!has_name(file.get())) return fail(ENOENT, name);
+  return file;
+}
+
+Result<Disk> Store::join(const std::string& name) const {
+  UniqueFd file = UMWELT_TRY(open_file(name));
+  const Record record = UMWELT_TRY(read_record(file.get()));
+  return Disk::join(std::move(file), record);
+}
+
+Result<Disk> Store::attach(const std::string& name) const {
+  constexpr int kTries = 100;  // while somebody else is about to attach or to let go
+  for (int attempt = 0;; ++attempt) {
+    auto file = lock(name);
+    if (!file) {
+      const Entry entry = UMWELT_TRY(find(name));
+      if (file.error().code != EBUSY || !entry.record || !entry.record->shared)
+        return fail(file.error());
+      auto joined = join(name);
+      if (joined || joined.error().code != ENOTCONN || attempt == kTries) return joined;
+      const timespec pause{0, 10'000'000};
+      ::nanosleep(&pause, nullptr);
+      continue;
+    }
+    const Record record = UMWELT_TRY(read_record(file->get()));
+    if (!record.snapshot_of.empty())
+      return fail(0, fmt::format("{} is a snapshot, which stays as it is: clone it", name));
+    if (auto good = make_mountable(file->get()); !good) return fail(good.error().code, name);
+    return Disk::attach(std::move(*file), record, owner_);
+  }
+}
+
+Result<void> Store::remove(const std::string& name) const {
+  const UniqueFd file = UMWELT_TRY(lock(name));
+  if (::unlinkat(directory_.get(), file_name(name).c_str(), 0) != 0) return fail_errno(name);
+  return {};
+}
+
+void Store::discard(Disk& disk, const std::string& name) const {
+  disk.shut_down();
+  ::unlinkat(directory_.get(), file_name(name).c_str(), 0);
+}
+
+Result<void> Store::update(const std::string& name,
+                           const std::function<Result<void>(Record&)>& change) const {
+  const UniqueFd lock = UMWELT_TRY(lock_store());
+  const UniqueFd file = UMWELT_TRY(open_file(name));
+  Record record = UMWELT_TRY(read_record(file.get()));
+  UMWELT_CHECK(change(record));
+  UMWELT_CHECK(write_record(file.get(), record));
+  return record.keep ? sync_all(file.get(), directory_.get()) : Result<void>();
+}
+
+Result<void> Store::resize(const std::string& name, std::uint64_t capacity_bytes) const {
+  const std::uint64_t wanted = UMWELT_TRY(round_capacity(capacity_bytes));
+  UniqueFd store_lock = UMWELT_TRY(lock_store());
+  auto file = lock(name);
+  if (!file && file.error().code != EBUSY) return fail(file.error());
+  if (!file) {
+    Disk disk = UMWELT_TRY(join(name));
+    UMWELT_CHECK(admit(saturating_sub(wanted, disk.record().capacity_bytes), 0));
+    return grow_attached(disk, wanted);
+  }
+  Record record = UMWELT_TRY(read_record(file->get()));
+  UMWELT_CHECK(admit(saturating_sub(wanted, record.capacity_bytes), 0));
+  // Its length is what others count as promised, so they need not wait for the rest.
+  if (wanted > record.capacity_bytes) UMWELT_CHECK(apply_length(file->get(), wanted));
+  store_lock.reset();
+  if (auto resized = vdisk::resize(file->get(), record, wanted); !resized) {
+    UMWELT_CHECK(apply_length(file->get(), record.capacity_bytes));
+    return resized;
+  }
+  return sync_all(file->get(), directory_.get());
+}
+
+Result<void> Store::copy(const std::string& name, const std::string& new_name, bool read_only,
+                         const CopyProgress& progress) const {
+  UMWELT_CHECK(check_name(new_name));
+  UniqueFd from = UMWELT_TRY(open_file(name));
+  Record record = UMWELT_TRY(read_record(from.get()));
+  struct stat status {};
+  if (::fstat(from.get(), &status) != 0) return fail_errno(name);
+  UMWELT_CHECK(admit(record.capacity_bytes, static_cast<std::uint64_t>(status.st_blocks) * 512));
+  const UniqueFd to = UMWELT_TRY(create_unnamed(directory_.get(), 0));
+  if (is_locked_by_others(from.get())) {
+    const Disk disk = UMWELT_TRY(join(name));
+    UMWELT_CHECK(copy_attached(disk, to.get(), progress));
+  } else {
+    UMWELT_CHECK(fill(to.get(), from.get(), record, progress));
+  }
+  record.id = random_id();
+  record.created_s = std::time(nullptr);
+  record.snapshot_of = read_only ? name : "";
+  record.keep = true;
+  return link(to.get(), record, new_name);
+}
+
+Result<Reconciled> Store::reconcile() const {
+  Reconciled result;
+  for (const Entry& entry : UMWELT_TRY(list())) {
+    if (!entry.record) {
+      result.unknown.push_back(entry.name);
+    } else if (!entry.record->keep && !entry.in_use && remove(entry.name)) {
+      result.removed.push_back(entry.name);
+    }
+  }
+  return result;
+}
+
+}  // namespace umwelt::vdisk

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// One vdisk in use: its file, the loop device on it, and a detached mount of the ext4 inside.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "vdisk/image_file.h"
+#include "vdisk/loop.h"
+#include "vdisk/record.h"
+#include "vdisk/template.h"
+
+namespace umwelt::vdisk {
+
+// Owns descriptors only: when the last one of all users is closed, the filesystem is unmounted and
+// the loop device detached, however the process ends. The vdisk's file is locked (lock_file)
+// and the loop device keeps the lock, so "locked" means "in use". Not thread-safe.
+class Disk {
+ public:
+  // A new one without a name in `directory`, from `t`; ENOSPC, EFBIG.
+  static Result<Disk> make(int directory, const Template& t, const Record& record,
+                           const std::string& owner);
+  // An existing one, of whose file the caller has the lock. `owner` tells stores apart in the loop
+  // device's name.
+  static Result<Disk> attach(UniqueFd file, const Record& record, const std::string& owner);
+  // One that somebody else has attached: another mount of the same superblock. ENOTCONN when nobody
+  // has any more, or not yet.
+  static Result<Disk> join(UniqueFd file, const Record& record);
+
+  // A prepared one (ready.h) by descriptors of its loop device and its mount; nullopt where they
+  // are not those of the file.
+  static std::optional<Disk> take_over(UniqueFd file, const Record& record, UniqueFd loop,
+                                       UniqueFd mount);
+
+  const Record& record() const { return record_; }
+  Record& record() { return record_; }
+  int file() const { return file_.get(); }
+  int mount() const { return mount_.get(); }  // the whole ext4: upper/, work/, lost+found/
+  Loop& loop() { return loop_; }
+  const Loop& loop() const { return loop_; }
+
+  // Of one that take_over() gave: its name in the store until it is published, "" of all others.
+  // `claim` keeps others from taking it.
+  const std::string& ready_name() const { return ready_name_; }
+  void set_ready(std::string name, UniqueFd claim) {
+    ready_name_ = std::move(name);
+    claim_ = std::move(claim);
+  }
+
+  // Ends the filesystem at once, without writing what is dirty: for a vdisk that nobody keeps.
+  void shut_down();
+
+ private:
+  Disk(Record record, UniqueFd file, Loop loop, UniqueFd mount)
+      : record_(std::move(record)),
+        file_(std::move(file)),
+        loop_(std::move(loop)),
+        mount_(std::move(mount)) {}
+  static Result<Disk> mount_on(UniqueFd file, const Record& record, Loop loop);
+
+  Record record_;
+  UniqueFd file_;
+  Loop loop_;
+  UniqueFd mount_;
+  std::string ready_name_;
+  UniqueFd claim_;
+};
+
+// A detached mount of the volume's root: what is mounted in the container.
+Result<UniqueFd> volume_root(const Disk& disk, bool read_only);
+
+// --- upkeep --------------------------------------------------------------------------------------
+
+struct Usage {
+  std::uint64_t capacity_bytes = 0;   // of the file
+  std::uint64_t usable_bytes = 0;     // for files inside: what df shows as the size
+  std::uint64_t live_bytes = 0;       // used by files inside
+  std::uint64_t allocated_bytes = 0;  // on the host
+  std::uint64_t inodes = 0, used_inodes = 0;
+  bool attached = false;
+
+  // Allocated without need: what a trim can give back (an estimate).
+  std::uint64_t reclaimable_bytes() const;
+};
+Result<Usage> usage(const Disk& disk);
+// Of one that is not attached, from its superblock.
+Result<Usage> read_usage(int file);
+
+// FITRIM; returns how many bytes the filesystem offered. ENOTSUP: a guaranteed one.
+Result<std::uint64_t> trim(const Disk& disk);
+
+// The filesystem stands still, all of it on the file, as long as this lives.
+class Frozen {
+ public:
+  static Result<Frozen> freeze(const Disk& disk);
+  Frozen(Frozen&& other) noexcept : fd_(std::move(other.fd_)) {}
+  Frozen& operator=(Frozen&&) = delete;
+  ~Frozen();
+
+ private:
+  explicit Frozen(UniqueFd fd) : fd_(std::move(fd)) {}
+  UniqueFd fd_;
+};
+
+// `to` becomes a copy that is consistent and has what was synced; without reflinks the filesystem
+// stands still meanwhile.
+Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress);
+
+// Makes file, loop device and filesystem larger while it is in use. EPERM: this process lacks
+// CAP_SYS_RESOURCE.
+Result<void> grow_attached(Disk& disk, std::uint64_t capacity_bytes);
+
+// Of a file that is not attached and whose lock the caller has:
+
+enum class Health { kClean, kRepaired, kDamaged };
+struct Report {
+  Health health = Health::kClean;
+  std::string text;  // what e2fsck said
+};
+enum class Effort { kLook, kSafe, kEverything };  // e2fsck -n, -p, -y
+Result<Report> check(int file, Effort effort);
+// Does what e2fsck -p may where the superblock tells of errors. EUCLEAN: not enough.
+Result<void> make_mountable(int file);
+// Larger or (down to what is in it) smaller; a damaged one is refused with EUCLEAN. After a failure
+// the file may be longer than the record says.
+Result<void> resize(int file, Record& record, std::uint64_t capacity_bytes);
+// What a new vdisk of the class has allocated: for a copy, or one that has become larger.
+Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes);
+
+}  // namespace umwelt::vdisk

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that pin themselves, by the CPU numbers that the container shows."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from umwelt import CPUS, SLOWNESS, cpu_list
+
+# 4 and 7 of 8.
+TWO = sorted({CPUS[len(CPUS) // 2], CPUS[-1]} | {CPUS[0]} if len(CPUS) < 3
+             else {CPUS[len(CPUS) // 2], CPUS[-1]})
+CPUSET = ",".join(map(str, TWO))
+
+pytestmark = [pytest.mark.vm,
+              pytest.mark.skipif(len(TWO) < 2, reason="needs 2 CPUs")]
+
+
+def need(program):
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+
+
+def allowed(pid):
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return cpu_list(re.search(r"Cpus_allowed_list:\s*(\S*)", status)[1])
+
+
+def descendants(pid):
+    children = []
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            children += [int(child), *descendants(child)]
+    return children
+
+
+def run(umwelt, *command, options=()):
+    return umwelt.run("--cpuset", CPUSET, *options, "--", *command, timeout=120 * SLOWNESS)
+
+
+@pytest.mark.parametrize("masks", ["auto", "01 10"])
+def test_nginx_workers(umwelt, tmp_path, masks):
+    need("nginx")
+    tmp_path.chmod(0o755)
+    workers = "auto" if masks == "auto" else "2"
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; user root; pid /tmp/pid; error_log /tmp/log; worker_processes {workers};\n"
+        f"worker_cpu_affinity {masks}; events {{}}\n")
+    with umwelt.detached("--cpuset", CPUSET, "-v", f"{tmp_path}:/x:ro", "--", "sh", "-c",
+                         "nginx -c /x/nginx.conf; sleep 1000") as name:
+        init = umwelt.launched(name)["init_pid"]
+        deadline = time.monotonic() + 20 * SLOWNESS
+        pinned = []
+        while sorted(pinned) != [[cpu] for cpu in TWO] and time.monotonic() < deadline:
+            time.sleep(0.1)
+            found = [pid for pid in descendants(init)
+                     if b"worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
+            pinned = [allowed(pid) for pid in found]
+        assert sorted(pinned) == [[cpu] for cpu in TWO]
+        log = pathlib.Path(f"/proc/{init}/root/tmp/log")
+        assert "alert" not in (log.read_text() if log.exists() else "")
+
+
+def test_taskset(umwelt):
+    need("taskset")
+    said = run(umwelt, "sh", "-c", "taskset -pc $$; taskset -c 1 taskset -pc 1; "
+               "taskset -c 1 sh -c 'taskset -pc $$; nproc'")
+    assert re.findall(r"list: (\S+)", said) == ["0,1", "0,1", "1"]
+    assert said.endswith("\n1\n")
+
+
+def test_numactl(umwelt):
+    """libnuma takes the CPUs that it allows from /proc/self/status, which has the host's numbers;
+    with --all it asks /sys instead, and without interception the numbers are the same."""
+    need("numactl")
+    assert "physcpubind: 0 1" in run(umwelt, "numactl", "-s")
+    said = run(umwelt, "sh", "-c", "numactl --all -C 1 sh -c 'nproc; taskset -pc $$'; "
+               "cd /sys/devices/system/cpu/cpu0/node*; node=$(basename $(pwd -P)); "
+               "numactl -N ${node#node} nproc; numactl -m 0 nproc")
+    assert re.fullmatch(r"1\n.*list: 1\n[12]\n2\n", said), said
+    refused = umwelt("run", "--rm", "--cpuset", CPUSET, "--", "numactl", "--all", "-C", "2", "true")
+    assert refused.returncode != 0
+    bound = run(umwelt, "numactl", "-C", str(TWO[1]), "sh", "-c", "nproc; taskset -pc $$",
+                options=("--intercept", "off"))
+    assert bound.startswith("1\n") and bound.endswith(f"list: {TWO[1]}\n")
+
+
+def test_hwloc(umwelt):
+    need("lstopo-no-graphics")
+    topology = run(umwelt, "lstopo-no-graphics", "--of", "console")
+    assert re.findall(r"PU L#\d+ \(P#(\d+)\)", topology) == ["0", "1"]
+    bound = run(umwelt, "hwloc-bind", "pu:1", "--", "sh", "-c", "nproc; taskset -pc $$")
+    assert bound.startswith("1\n") and bound.endswith("list: 1\n")
+
+
+def test_openmp_places(umwelt, tmp_path):
+    source = tmp_path / "places.c"
+    source.write_text("""
+#define _GNU_SOURCE
+#include <omp.h>
+#include <sched.h>
+#include <stdio.h>
+int main(void) {
+  #pragma omp parallel
+  {
+    cpu_set_t set;
+    sched_getaffinity(0, sizeof set, &set);
+    #pragma omp critical
+    for (int cpu = 0; cpu < 64; ++cpu)
+      if (CPU_ISSET(cpu, &set)) printf("thread %d of %d: %d\\n", omp_get_thread_num(),
+                                       omp_get_num_threads(), cpu);
+  }
+}
+""")
+    done = subprocess.run(["gcc", "-fopenmp", "-o", tmp_path / "places", source])
+    if done.returncode != 0:
+        pytest.skip("needs gcc with OpenMP")
+    tmp_path.chmod(0o755)
+    said = run(umwelt, "/x/places", options=("-v", f"{tmp_path}:/x:ro", "--env",
+                                             "OMP_PLACES=cores", "--env",
+                                             "OMP_PROC_BIND=close"))
+    # Two CPUs may be one core.
+    assert re.findall(r"thread \d of 2", said) and set(re.findall(r": (\d+)", said)) == {"0", "1"}
+
+
+def test_java_with_numa(umwelt):
+    need("java")
+    assert "Effective CPU Count: 2" in umwelt(
+        "run", "--rm", "--cpuset", CPUSET, "--", "java", "-XX:+UseNUMA", "-XX:+UseParallelGC",
+        "-XshowSettings:system", "-version", timeout=240 * SLOWNESS).stderr.replace("  ", " ")

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`umwelt exec`, detached containers and their logs, terminals."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from umwelt import CPUS, SLOWNESS, Terminal
+
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("nothing_left")]
+
+
+@pytest.fixture
+def name(umwelt):
+    with umwelt.detached("--cpuset", CPUS[-1], "--memory", "128m", "-e", "A=1", "-w", "/usr",
+                         "--hostname", "box", "--network", "none", "--", "sleep", "600") as name:
+        yield name
+
+
+def test_exec_is_in_the_container(umwelt, name):
+    init = umwelt.launched(name)["init_pid"]
+    namespaces = ("pid", "mnt", "uts", "ipc", "cgroup", "time", "net")
+    inside = umwelt.ok("exec", name, "readlink", *(f"/proc/self/ns/{n}" for n in namespaces))
+    assert inside.split() == [os.readlink(f"/proc/{init}/ns/{n}") for n in namespaces]
+    assert umwelt.ok("exec", name, "sh", "-c",
+                     "pwd; echo $A; hostname; awk '/MemTotal/{print $2}' /proc/meminfo; nproc; "
+                     "cat /proc/self/cgroup | grep -vc ':/$'; true").split() == [
+                         "/usr", "1", "box", "131072", "1", "0"]
+
+
+def test_exec_has_the_same_capabilities(umwelt, name):
+    lines = umwelt.ok("exec", name, "grep", "-hE", "^(Cap|NoNewPrivs|SigBlk|SigIgn)", "/proc/1/status",
+                      "/proc/self/status").splitlines()
+    assert lines[:len(lines) // 2] == lines[len(lines) // 2:]
+
+
+def test_exec_options(umwelt, name):
+    assert umwelt.ok("exec", "--user", "65534:65533", "-w", "/tmp", "-e", "A=2", "-e", "B=3", name,
+                     "sh", "-c", "id -u; id -g; pwd; echo $A$B").split() == [
+                         "65534", "65533", "/tmp", "23"]
+    assert umwelt.ok("exec", "-i", name, "cat", input="hello") == "hello"
+    assert umwelt.ok("exec", name, "cat", input="hello") == ""
+
+
+def test_exec_exit_codes(umwelt, name):
+    assert umwelt("exec", name, "sh", "-c", "exit 9").returncode == 9
+    assert umwelt("exec", name, "sh", "-c", "kill -9 $$").returncode == 137
+    for command, code in (("no-such-command", 127), ("/etc", 126)):
+        done = umwelt("exec", name, command)
+        assert done.returncode == code and done.stderr.count("\n") == 1
+    done = umwelt("exec", "--user", "ghost", name, "true")
+    assert done.returncode == 125 and "ghost" in done.stderr
+
+
+def test_exec_counts_against_the_limit(umwelt, name):
+    assert umwelt("exec", name, "/usr/bin/python3", "-c",
+                  "x = bytearray(400 << 20)").returncode == 137
+
+
+def test_exec_detached(umwelt, name):
+    umwelt.ok("exec", "--detach", name, "sh", "-c", "sleep 0.3; touch /dev/shm/mark; sleep 600")
+    time.sleep(1 * SLOWNESS)
+    umwelt.ok("exec", name, "test", "-e", "/dev/shm/mark")
+
+
+def test_a_killed_exec_takes_its_process_along(umwelt, name):
+    process = umwelt.start("exec", name, "sh", "-c", "echo ready; exec sleep 601",
+                           stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    time.sleep(0.3)
+    assert "sleep 601" not in umwelt.ok("exec", name, "ps", "ax")
+
+
+def test_signals_reach_an_exec(umwelt, name):
+    process = umwelt.start("exec", name, "sleep", "602")
+    time.sleep(0.5 * SLOWNESS)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+
+
+def test_exec_into_a_stopped_container(umwelt):
+    umwelt("run", "--name", "stopped", "--", "true")
+    done = umwelt("exec", "stopped", "true")
+    assert done.returncode == 125 and done.stderr.count("\n") == 1
+    umwelt.ok("rm", "stopped")
+
+
+# --- detached ------------------------------------------------------------------------------------
+
+def test_detached_prints_its_id_and_logs(umwelt):
+    identity = umwelt.ok("run", "-d", "--name", "talker", "--", "sh", "-c",
+                         "echo out; echo err >&2; printf unfinished; exit 3").strip()
+    assert umwelt.launched("talker")["spec"]["id"] == identity
+    assert umwelt.ok("wait", "talker").strip() == "3"
+    log = umwelt.runtime / "launched" / identity / "log"
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted((e["stream"], e["log"]) for e in entries) == [
+        ("stderr", "err\n"), ("stdout", "out\n"), ("stdout", "unfinished")]
+    done = umwelt("logs", "talker")
+    assert (done.stdout, done.stderr) == ("out\nunfinished", "err\n")
+    umwelt.ok("rm", "talker")
+
+
+def test_detached_lets_go_of_the_caller(umwelt):
+    """Whoever reads the output gets its end at once; a terminal that closes ends nothing."""
+    process = umwelt.start("run", "-d", "--name", "loose", "--", "sleep", "600",
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process.communicate(timeout=20 * SLOWNESS)
+    assert umwelt.launched("loose")["status"] == "running"
+    umwelt.ok("rm", "--force", "loose")
+
+
+def test_detached_log_is_bounded(umwelt):
+    identity = umwelt.ok("run", "-d", "--name", "loud", "--", "sh", "-c",
+                         "yes $(printf %01000d 7) | head -c 20000000").strip()
+    umwelt.ok("wait", "loud")
+    folder = umwelt.runtime / "launched" / identity
+    sizes = {path.name: path.stat().st_size for path in folder.glob("log*")}
+    assert set(sizes) == {"log", "log.1"} and max(sizes.values()) <= 8 << 20
+    umwelt.ok("rm", "loud")
+
+
+def test_detached_failures_come_back(umwelt):
+    for command, code in (("no-such-command", 127), ("/etc", 126)):
+        done = umwelt("run", "-d", "--", command)
+        assert done.returncode == code and done.stderr.count("\n") == 1 and done.stdout == ""
+    done = umwelt("run", "-d", "--user", "ghost", "--", "true")
+    assert done.returncode == 125 and "ghost" in done.stderr
+
+
+def test_detached_with_rm_is_gone_when_it_ends(umwelt):
+    umwelt.ok("run", "-d", "--rm", "--name", "short", "--", "sleep", "0.5")
+    deadline = time.monotonic() + 20 * SLOWNESS
+    while umwelt.launched("short"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("script, least, most", [
+    ("trap 'exit 6' TERM; sleep 600 & wait", 0, 1.5), ("trap '' TERM; sleep 600", 1, 3)])
+def test_stop(umwelt, script, least, most):
+    umwelt.ok("run", "-d", "--name", "stopper", "--", "sh", "-c", script)
+    time.sleep(0.3 * SLOWNESS)
+    before = time.monotonic()
+    umwelt.ok("stop", "--time", "1", "stopper")
+    took = time.monotonic() - before
+    assert least <= took <= most * SLOWNESS
+    state = umwelt.launched("stopper")
+    assert (state["status"], state["exit_code"]) == ("stopped", 6 if least == 0 else 137)
+    umwelt.ok("rm", "stopper")
+
+
+# --- terminals -----------------------------------------------------------------------------------
+
+def test_terminal(umwelt):
+    terminal = Terminal(umwelt, "run", "--rm", "-it", "--", "sh")
+    terminal.write("tty; stty size; readlink /proc/self/fd/0; echo $TERM; test -c /dev/console && "
+                   "echo pres''ent\n")
+    terminal.read_until("present")
+    assert "/dev/pts/0" in terminal.output
+    assert "40 120" in terminal.output
+    assert "xterm" in terminal.output
+    terminal.resize(50, 90)
+    time.sleep(0.3 * SLOWNESS)
+    terminal.write("stty size; echo re''sized\n")
+    terminal.read_until("resized")
+    assert "50 90" in terminal.output
+    terminal.write("sleep 100\n")
+    time.sleep(0.3 * SLOWNESS)
+    terminal.write("\x03")  # to the program in the container, not to the launcher
+    terminal.write("echo st''ill\n")
+    terminal.read_until("still")
+    terminal.write("exit 11\n")
+    assert terminal.wait() == 11
+
+
+def test_terminal_with_an_init_and_a_user(umwelt):
+    terminal = Terminal(umwelt, "run", "--rm", "-it", "--init", "--user", "65534", "--", "sh")
+    terminal.write("stat -c %u $(tty); sleep 100\n")
+    terminal.read_until("65534")
+    time.sleep(0.3 * SLOWNESS)
+    terminal.write("\x03")
+    terminal.write("echo st''ill; exit 12\n")
+    terminal.read_until("still")
+    assert terminal.wait() == 12
+
+
+def test_terminal_mode_is_restored(umwelt):
+    import termios
+    terminal = Terminal(umwelt, "run", "--rm", "-it", "--", "sh", "-c", "echo ready; read x")
+    before = termios.tcgetattr(terminal.fd)
+    terminal.read_until("ready")
+    terminal.write("x\n")
+    os.waitpid(terminal.pid, 0)
+    assert termios.tcgetattr(terminal.fd)[3] & termios.ECHO == before[3] & termios.ECHO
+    os.close(terminal.fd)
+
+
+def test_terminal_in_exec(umwelt, name):
+    terminal = Terminal(umwelt, "exec", "-it", name, "sh")
+    terminal.write("tty; stty size; hostname; exit 13\n")
+    terminal.read_until("box")
+    assert "40 120" in terminal.output and "/dev/pts/" in terminal.output
+    assert terminal.wait() == 13
+
+
+def test_terminal_without_a_terminal(umwelt):
+    """In a script: the input's end is the terminal's."""
+    done = umwelt("run", "--rm", "-it", "--", "sh", input="echo hel''lo\n")
+    assert done.returncode == 0 and "hello" in done.stdout
+    assert "/dev/pts/0" in umwelt("run", "--rm", "-t", "--", "tty").stdout
+
+
+def test_endless_output_does_not_hold_signals_back(umwelt):
+    process = umwelt.start("run", "--rm", "-t", "--", "yes", stdout=subprocess.DEVNULL)
+    time.sleep(1 * SLOWNESS)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20 * SLOWNESS) == 143

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root filesystems and commands that want out."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from umwelt import UMWELT
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def escape(umwelt, rootfs, tmp_path, *options):
+    """Runs with a folder of the host that must stay as it is; the image has one of that name."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (rootfs / str(victim)[1:]).mkdir(parents=True)
+    done = umwelt("run", "--rm", "--rootfs", rootfs, *options)
+    assert list(victim.iterdir()) == []
+    return done
+
+
+def test_symlinks_in_mount_targets_stay_inside(umwelt, rootfs, tmp_path):
+    (rootfs / "link").symlink_to(tmp_path / "victim")
+    (rootfs / "up").symlink_to("../../../../../.." + str(tmp_path / "victim"))
+    done = escape(umwelt, rootfs, tmp_path, "--tmpfs", "/link/a", "--tmpfs", "/up/b", "--",
+                  "/bin/sh", "-c", "grep -c tmpfs.*victim /proc/mounts")
+    assert done.returncode == 0, done
+    assert (rootfs / str(tmp_path / "victim/a")[1:]).is_dir()
+
+
+def test_workdir_through_symlinks_and_descriptors(umwelt, rootfs, tmp_path):
+    (rootfs / "link").symlink_to(tmp_path / "victim")
+    done = escape(umwelt, rootfs, tmp_path, "-w", "/link/new", "--", "/bin/pwd")
+    assert done.stdout.strip() == str(tmp_path / "victim/new")
+    for descriptor in range(3, 16):
+        done = umwelt("run", "--rm", "--rootfs", rootfs, "-w", f"/proc/self/fd/{descriptor}",
+                      "--", "/bin/pwd")
+        assert done.returncode == 125, (descriptor, done)
+
+
+def test_a_symlink_to_nowhere_is_refused(umwelt, rootfs):
+    (rootfs / "link").symlink_to("/nowhere")
+    for options in (["--tmpfs", "/link"], ["--tmpfs", "/link/a"], ["-w", "/link"],
+                    ["-v", "/etc/hostname:/link"]):
+        done = umwelt("run", "--rm", "--rootfs", rootfs, *options, "--", "/bin/true")
+        assert done.returncode == 125 and "/link" in done.stderr, done
+    assert not (rootfs / "nowhere").exists()
+
+
+def test_passwd_is_a_way_to_nowhere(umwelt, rootfs):
+    for target in ("/proc/self/fd/3", "/proc/1/root/etc/passwd", "../../../../etc/passwd"):
+        (rootfs / "etc/passwd").unlink()
+        (rootfs / "etc/passwd").symlink_to(target)
+        done = umwelt("run", "--rm", "--rootfs", rootfs, "--user", "daemon", "--", "/bin/id")
+        assert done.returncode == 125 and done.stderr.count("\n") == 1, (target, done)
+
+
+def test_device_files_of_an_image_do_not_work(umwelt, rootfs):
+    os.mknod(rootfs / "zero", 0o20666, os.makedev(1, 5))
+    assert "Permission denied" in umwelt.sh("--rootfs", rootfs,
+                                            "dd if=/zero count=1 2>&1 || true")
+
+
+def test_no_host_descriptor_is_open(umwelt, rootfs):
+    links = umwelt.sh("--rootfs", rootfs, "for f in /proc/self/fd/* /proc/1/fd/* /proc/1/root "
+                      "/proc/1/cwd; do readlink $f; done 2>/dev/null; true").split()
+    assert {link for link in links if not link.startswith("pipe:")} <= {"/dev/null", "/"}
+
+
+# As long as a launcher runs its file is busy, and only then: what counts is the mount.
+EVIL = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+__attribute__((constructor)) static void evil(void) {
+  struct statvfs s;
+  char target[256] = "";
+  if (fstatvfs(open("/proc/self/exe", O_PATH), &s) != 0) exit(1);
+  if (readlink("/proc/self/exe", target, 255) < 0) exit(1);
+  printf("reached %s\n", s.f_flag & ST_RDONLY ? "read-only" : "writable");
+  exit(open("/proc/self/exe", O_WRONLY) < 0 ? 0 : 1);
+}
+"""
+
+
+@pytest.mark.parametrize("command", [["/x/link"], ["/x/script"]])
+def test_the_launchers_own_program_is_out_of_reach(umwelt, tmp_path, command):
+    """/proc/self/exe of a process that was just the launcher (CVE-2019-5736)."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    (tmp_path / "evil.c").write_text(EVIL)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "evil.so", tmp_path / "evil.c"],
+                   check=True)
+    (tmp_path / "link").symlink_to("/proc/self/exe")
+    (tmp_path / "script").write_text("#!/proc/self/exe\n")
+    (tmp_path / "script").chmod(0o755)
+    before = UMWELT.read_bytes()
+    options = ["-v", f"{tmp_path}:/x", "-e", "LD_PRELOAD=/x/evil.so"]
+    done = umwelt("run", "--rm", *options, "--", *command)
+    assert (done.returncode, done.stdout) == (0, "reached read-only\n"), done
+    with umwelt.detached("-v", f"{tmp_path}:/x", "--", "sleep", "600") as name:
+        done = umwelt("exec", "-e", "LD_PRELOAD=/x/evil.so", name, *command)
+        assert (done.returncode, done.stdout) == (0, "reached read-only\n"), done
+    assert UMWELT.read_bytes() == before
+
+
+def test_an_init_shows_nothing_of_the_launcher(umwelt):
+    assert umwelt.sh("--init", "readlink /proc/1/exe || echo no; ls /proc/1/fd 2>&1 || true; "
+                     "cat /proc/1/maps 2>&1 || true").splitlines()[0] == "no"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container whose daemon neither runs nor can be started: --views says what happens."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+import umwelt as launcher
+
+HOST_TOTAL = pathlib.Path("/proc/meminfo").read_text().splitlines()[0]
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """The launcher in a folder without umweltd, which is not in PATH either."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    shutil.copy(launcher.UMWELT, folder)
+    environment = {**os.environ, "PATH": "/bin:/usr/bin",
+                   "UMWELT_RUNTIME_DIR": str(tmp_path / "run"),
+                   "UMWELT_STATE_DIR": str(tmp_path / "state")}
+    assert shutil.which("umweltd", path=environment["PATH"]) is None
+
+    def run(*arguments):
+        return subprocess.run([folder / "umwelt", *arguments], env=environment, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=60 * launcher.SLOWNESS)
+
+    yield run
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+COMMAND = ("--memory", "64m", "--", "sh", "-c", "head -1 /proc/meminfo; nproc")
+
+
+def test_required_is_the_default_and_starts_nothing(alone):
+    for arguments in ((), ("--views", "required")):
+        done = alone("run", "--rm", *arguments, *COMMAND)
+        assert done.returncode == 125 and done.stdout == ""
+        assert done.stderr.count("\n") == 1 and "umweltd" in done.stderr
+    assert json.loads(alone("ps", "--all", "--json").stdout) == []
+
+
+def test_best_effort_starts_with_a_warning_and_the_machines_files(alone):
+    done = alone("run", "--rm", "--views", "best-effort", *COMMAND)
+    assert done.returncode == 0
+    assert done.stdout == f"{HOST_TOTAL}\n{len(launcher.CPUS)}\n"
+    assert done.stderr.count("\n") == 1 and "the machine's files" in done.stderr
+
+
+def test_what_became_of_best_effort_is_in_inspect_and_holds_for_exec(alone):
+    started = alone("run", "--detach", "--name", "web", "--views", "best-effort", "--", "sleep", "600")
+    assert started.returncode == 0 and "the machine's files" in started.stderr
+    try:
+        assert alone("exec", "web", "nproc").stdout == f"{len(launcher.CPUS)}\n"
+        assert json.loads(alone("inspect", "web").stdout)[0]["launched"]["spec"]["views"] == "none"
+    finally:
+        assert alone("rm", "--force", "web").returncode == 0
+
+
+def test_a_daemon_that_runs_is_used(umwelt):
+    shown = umwelt.run("--views", "best-effort", "--memory", "64m", "--", "head", "-1",
+                       "/proc/meminfo")
+    assert shown.split()[1] == str(64 << 10)
+    done = umwelt("run", "--views", "maybe", "--", "true")
+    assert done.returncode == 125 and "required or best-effort" in done.stderr

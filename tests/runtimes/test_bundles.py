@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain OCI bundles with runc and crun, also hostile ones."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import engines
+import machine as machines
+import pytest
+from machine import SHOW, assert_hosts_resources, assert_own_resources, host_mounts, program
+
+RUNTIMES = [pytest.param(name, marks=pytest.mark.skipif(program(name) is None,
+                                                        reason=f"needs {name}"))
+            for name in ("runc", "crun")]
+every_runtime = pytest.mark.parametrize("runtime", RUNTIMES)
+
+
+@every_runtime
+def test_figures_are_the_containers(bundle, runtime):
+    assert_own_resources(bundle.run(runtime).stdout)
+    assert bundle.machine.oci_log() == ""
+    bundle.machine.nothing_left()
+    assert list((bundle.folder / "rootfs/run").iterdir()) == []
+
+
+@every_runtime
+def test_what_is_not_ours_in_config_json_survives(bundle, runtime):
+    config = bundle.read()
+    config["annotations"] = {"org.example": "é\u2028"}
+    text = json.dumps(config, ensure_ascii=False, indent=3)
+    odd = text.replace('"linux": {', '"linux": {\n\n "unknownField" :  18446744073709551615,', 1)
+    bundle.path.write_text(odd)
+    bundle.run(runtime)
+    ours = r',\s*"(hooks|seccomp)": *\{.*?\]\}(?=\s*\})'
+    assert re.sub(ours, "", bundle.path.read_text(), flags=re.S) == odd
+    once = bundle.path.read_bytes()
+    assert_own_resources(bundle.run(runtime).stdout)
+    assert bundle.path.read_bytes() == once
+
+
+@every_runtime
+def test_programs_of_32_bits(bundle, runtime, tmp_path):
+    """The filter that is added for syscalls lets them live."""
+    source = tmp_path / "exit.c"
+    source.write_text('void _start(void) { __asm__("int $0x80" :: "a"(1), "b"(42)); }\n')
+    built = subprocess.run(["gcc", "-m32", "-nostdlib", "-static", "-o",
+                            bundle.folder / "rootfs/bin/exit42", source], capture_output=True)
+    if built.returncode != 0:
+        pytest.skip("needs gcc -m32")
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/exit42"]
+    config["linux"].pop("seccomp", None)
+    bundle.write(config)
+    assert bundle.run(runtime, check=False).returncode == 42
+    seccomp = bundle.read()["linux"]["seccomp"]
+    assert sorted(seccomp["syscalls"][0]["names"]) == [
+        "getcpu", "sched_getaffinity", "sched_setaffinity", "sysinfo"]
+
+
+@every_runtime
+def test_choices(bundle, runtime):
+    config = bundle.read()
+    config["annotations"] = {"umwelt.views": "memory"}
+    bundle.write(config)
+    seen = machines.parse(bundle.run(runtime).stdout)
+    assert seen["memory"] == str(machines.MEMORY_KIB)
+    assert seen["cpuinfo"] == str(os.cpu_count())
+    config["annotations"] = {}
+    config["process"]["env"].append("umwelt=off")
+    bundle.write(config)
+    assert_hosts_resources(bundle.run(runtime).stdout)
+    config["annotations"] = {"umwelt": "on"}
+    bundle.write(config)
+    assert_own_resources(bundle.run(runtime).stdout)
+
+
+@every_runtime
+def test_without_a_daemon_it_starts_unless_that_is_forbidden(bundle, runtime):
+    with bundle.machine.down():
+        assert_hosts_resources(bundle.run(runtime).stdout)
+        assert "umwelt daemon start" in bundle.machine.oci_log()
+        config = bundle.read()
+        config["annotations"] = {"umwelt": "required"}
+        bundle.write(config)
+        refused = bundle.run(runtime, check=False)
+        assert refused.returncode != 0
+        assert "memory" not in refused.stdout
+        assert "umwelt=required" in bundle.machine.oci_log()
+    assert_own_resources(bundle.run(runtime).stdout)
+    (bundle.machine.runtime / "oci.log").unlink()
+
+
+def refused(bundle, runtime, before):
+    """Whatever the runtime does with such a bundle: nothing of ours is mounted for the host."""
+    done = bundle.run(runtime, check=False)
+    assert host_mounts() == before
+    bundle.machine.nothing_left()
+    return done
+
+
+@every_runtime
+@pytest.mark.parametrize("where", ["proc", "sys"])
+def test_symlink_in_the_place_of_a_filesystem(bundle, runtime, where, tmp_path):
+    before = host_mounts()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "meminfo").write_text("outside\n")
+    (bundle.folder / "rootfs" / where).rmdir()
+    (bundle.folder / "rootfs" / where).symlink_to(outside)
+    config = bundle.read()
+    config["mounts"] = [entry for entry in config["mounts"] if entry["destination"] != f"/{where}"]
+    config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+    bundle.write(config)
+    done = refused(bundle, runtime, before)
+    assert "outside" not in done.stdout
+    assert (outside / "meminfo").read_text() == "outside\n"
+    config["annotations"] = {"umwelt": "required"}
+    bundle.write(config)
+    assert refused(bundle, runtime, before).returncode != 0
+
+
+@every_runtime
+def test_root_filesystem_that_is_a_symlink(bundle, runtime):
+    before = host_mounts()
+    (bundle.folder / "elsewhere").symlink_to("/")
+    config = bundle.read()
+    config["root"]["path"] = "elsewhere"
+    config["annotations"] = {"umwelt": "required"}
+    bundle.write(config)
+    assert refused(bundle, runtime, before).returncode != 0
+
+
+@every_runtime
+def test_a_filesystem_that_is_shared_with_the_host(bundle, runtime, tmp_path):
+    """A view there would also be a view for the host."""
+    before = host_mounts()
+    shared = tmp_path / "shared-sys"
+    shared.mkdir()
+    subprocess.run(["mount", "-t", "sysfs", "sysfs", shared], check=True)
+    subprocess.run(["mount", "--make-shared", shared], check=True)
+    try:
+        config = bundle.read()
+        config["mounts"] = [entry for entry in config["mounts"] if entry["destination"] != "/sys"]
+        config["mounts"].append({"destination": "/sys", "type": "bind", "source": str(shared),
+                                 "options": ["rbind", "rshared"]})
+        config["linux"]["rootfsPropagation"] = "rshared"
+        config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+        config["annotations"] = {"umwelt": "required"}
+        bundle.write(config)
+        refused(bundle, runtime, before)
+        mounts = pathlib.Path("/proc/self/mountinfo").read_text()
+        assert not [line for line in mounts.splitlines()
+                    if str(shared) in line and "umwelt " in line.split(" - ")[1]]
+    finally:
+        subprocess.run(["umount", "-R", "-l", shared], check=True)
+
+
+@every_runtime
+@pytest.mark.parametrize("text", [
+    b"", b"nonsense", b"[" * 100000, b'{"hooks":{},"Hooks":{}}', b'{"ociVersion":"1.0","a":1,"a":2}',
+    b'{"x":"' + b"a" * (17 << 20) + b'"}', b"\xff\xfe{}"],
+    ids=["empty", "nonsense", "deep", "case", "twice", "huge", "bytes"])
+def test_malformed_config(bundle, runtime, text):
+    before = host_mounts()
+    bundle.path.write_bytes(text)
+    done = refused(bundle, runtime, before)
+    assert done.returncode != 0
+    assert bundle.path.read_bytes() == text
+
+
+@every_runtime
+@pytest.mark.parametrize("annotations", [
+    {"umwelt.views": "../../../etc"}, {"umwelt.views": "cpu" * 10000}, {"umwelt.root": "/"},
+    {"umwelt.cpu-ids": "\x1b[2J\n0"}, {"umwelt": "REQUIRED"}])
+def test_hostile_annotations(bundle, runtime, annotations):
+    """Such a container is none of ours; one that is required is no container at all."""
+    log = bundle.machine.runtime / "oci.log"
+    config = bundle.read()
+    config["annotations"] = dict(annotations)
+    bundle.write(config)
+    assert_hosts_resources(bundle.run(runtime).stdout)
+    assert "\x1b" not in log.read_text()
+    log.unlink()
+    if "umwelt" not in annotations:
+        config["annotations"]["umwelt"] = "required"
+        bundle.write(config)
+        assert bundle.run(runtime, check=False).returncode != 0
+        log.unlink()
+
+
+@pytest.mark.skipif(program("runc") is None, reason="needs runc")
+def test_two_containers_of_one_name(bundle, machine, tmp_path):
+    """Runtimes with folders of their own may have the same id."""
+    runtime = "runc"
+    other = engines.Bundle(machine, tmp_path / "other")
+    config = other.read()
+    config["process"]["args"] = ["/bin/sh", "-c", "sleep 600"]
+    config["linux"]["resources"]["memory"]["limit"] //= 2
+    config["linux"]["cgroupsPath"] = f"/umwelt-test-{os.getpid()}"
+    other.write(config)
+    command, environment = other.command(runtime, "run", "--detach", "--bundle", other.folder,
+                                         "box")
+    with open(tmp_path / "out", "wb") as out:
+        machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+    try:
+        assert_own_resources(bundle.run(runtime).stdout)
+        exec_command, environment = other.command(runtime, "exec", "box", "/bin/sh", "-c", SHOW)
+        assert_own_resources(machine.run(*exec_command, env=environment).stdout,
+                             memory_kib=machines.MEMORY_KIB // 2)
+    finally:
+        command, environment = other.command(runtime, "delete", "--force", "box")
+        machine.run(*command, env=environment)
+    machine.nothing_left()

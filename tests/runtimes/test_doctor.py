@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""umwelt doctor finds what is wrong, and says what mends it."""
+
+import json
+
+import machine as machines
+import pytest
+from machine import program
+
+
+def examine(machine):
+    done = machine.umwelt("doctor", "--json", check=False)
+    answer = json.loads(done.stdout)
+    assert (done.returncode == 0) == answer["ok"]
+    return answer
+
+
+def failures(answer):
+    return [finding for finding in answer["findings"] if finding["level"] == "failure"]
+
+
+def test_a_machine_in_order(machine):
+    answer = examine(machine)
+    assert answer["ok"], failures(answer)
+    checks = {finding["check"] for finding in answer["findings"]}
+    assert {"fuse", "kernel", "cgroups", "daemon", "mounts", "containers", "leaks",
+            "disk"} <= checks
+
+
+def test_no_daemon(machine):
+    with machine.down():
+        wrong = failures(examine(machine))
+        assert [finding["check"] for finding in wrong] == ["daemon"]
+        assert "umwelt daemon start" in wrong[0]["mend"]
+
+
+def test_its_text_says_what_to_type(machine):
+    """After the death of every process of the daemon, too; doing as it says is enough."""
+    machine.kill()
+    done = machine.umwelt("doctor", check=False)
+    assert done.returncode == 1
+    wrong, mend = done.stdout.split("\nTo mend it:\n")
+    assert "FAILURE" in wrong and f"{machine.runtime}/live: its daemon died" in wrong
+    commands = {line.strip().split("   (")[0] for line in mend.splitlines()
+                if line.startswith("  umwelt daemon")}
+    assert commands == {"umwelt daemon start"}
+    machine.umwelt("daemon", "start")
+    assert examine(machine)["ok"]
+
+
+@pytest.mark.skipif(program("runc") is None, reason="needs runc")
+def test_a_container_without_its_files(bundle, tmp_path):
+    machine = bundle.machine
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/sleep", "600"]
+    bundle.write(config)
+    command, environment = bundle.command("runc", "run", "--detach", "--bundle", bundle.folder,
+                                          "doc")
+    with open(tmp_path / "out", "wb") as out:
+        machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+    try:
+        assert examine(machine)["ok"]
+        record = json.loads((machine.runtime / "records/doc.json").read_text())
+        pid = record["init_pid"]
+        machine.run("nsenter", "--target", pid, "--mount", "--root", "/bin/umount", "/proc/meminfo")
+        wrong = failures(examine(machine))
+        assert [finding["check"] for finding in wrong] == ["container doc"]
+        assert wrong[0]["mend"] == f"umwelt attach {pid}"
+        machine.umwelt(*wrong[0]["mend"].split()[1:])
+        assert examine(machine)["ok"]
+    finally:
+        command, environment = bundle.command("runc", "delete", "--force", "doc")
+        machine.run(*command, env=environment)
+    machine.nothing_left()
+
+
+def test_watch_prints_what_changes(machine):
+    import subprocess
+    watch = subprocess.Popen([machines.BIN / "umwelt", "doctor", "--watch", "--interval", "1"],
+                             env=machine.environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert "every 1 s" in watch.stdout.readline()
+        with machine.down():
+            line = next(line for line in watch.stdout if "FAILURE daemon" in line)
+            assert "umwelt daemon start" in line
+        assert any("ok daemon" in line for line in watch.stdout)
+    finally:
+        watch.kill()
+        watch.wait()
+        watch.stdout.close()
