@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from umwelt import CPUS, SLOWNESS
+from umwelt import CPUS, SLOWNESS, runs
 
 CPU = CPUS[-1]
 LIMITS = ("--cpuset", CPU, "--cpus", "0.5", "--memory", "256M", "--memory-swap", "256M")
@@ -216,10 +216,12 @@ def build(folder):
         source.write_text(text)
         words = [word.format(out=out, folder=folder, **{"in": source}) for word in command.split()]
         done = subprocess.run(words, capture_output=True, text=True, env=environment)
-        if done.returncode == 0:
-            built[name] = out.name
-        else:
+        if done.returncode != 0:
             print(f"{name}: {done.stderr.strip()[-300:]}")
+        elif out.exists() and not runs(out):
+            print(f"{name}: this kernel doesn't run such programs")
+        else:
+            built[name] = out.name
     return built
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from umwelt import CPUS, SLOWNESS, UMWELT
+from umwelt import CPUS, SLOWNESS, UMWELT, runs
 
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 CPU = CPUS[-1]
@@ -28,6 +28,8 @@ def compile_c(folder, name, *command):
                           capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"needs a {' '.join(command)} that links: {done.stderr.strip()[-200:]}")
+    if not runs(program):
+        pytest.skip(f"needs a kernel that runs what {' '.join(command)} makes")
     return program
 
 

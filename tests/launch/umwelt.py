@@ -2,6 +2,7 @@
 """The real command line, and what it may leave behind."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -33,6 +34,17 @@ HIERARCHIES = _hierarchies()
 
 def has_v1(controller):
     return any(controller in root.name.split(",") for root in HIERARCHIES)
+
+
+def runs(program):
+    """Whether the kernel runs programs of this kind: it may be built without those of 32 bits."""
+    try:
+        subprocess.run([program], capture_output=True)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        return False
+    return True
 
 
 def environment_of(pid):

@@ -78,8 +78,11 @@ def test_a_live_remnant_is_tidied(stopped_daemon, folder):
     but nobody answers."""
     daemon = stopped_daemon.start()
     child = subprocess.Popen(["sleep", "infinity"])
-    fuse = [fd for fd in os.listdir(f"/proc/{daemon.pid}/fd")
-            if os.readlink(f"/proc/{daemon.pid}/fd/{fd}") == "/dev/fuse"]
+    fuse = []
+    for fd in os.listdir(f"/proc/{daemon.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            if os.readlink(f"/proc/{daemon.pid}/fd/{fd}") == "/dev/fuse":
+                fuse.append(fd)
     assert len(fuse) >= 2
     pidfd = os.pidfd_open(daemon.pid)
     pidfd_getfd = lambda fd: libc.syscall(438, pidfd, int(fd), 0)

@@ -32,7 +32,7 @@ using test::shell;
 
 struct TarEntry {
   char type = '0';
-  std::string path, target, data;
+  std::string path = {}, target = {}, data = {};
   std::uint64_t size = ~0ULL;  // ~0: of data
   unsigned mode = 0644;
 };
