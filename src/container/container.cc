@@ -167,8 +167,8 @@ Result<cgroup::State> Container::read_cgroup(unsigned needs, std::uint64_t now) 
   unsigned parts = cgroup_parts(needs);
   if (limits_.hugetlb.empty()) parts &= ~unsigned{cgroup::kHugetlb};
   // A cgroup without tasks is one whose container is about to start.
-  const bool count_tasks = (needs & kShowsTasks) != 0 &&
-                           (tasks_.total == 0 || !within(tasks_read_ns_, now, kTasksAge));
+  const bool count_tasks =
+      (needs & kShowsTasks) != 0 && (tasks_.total == 0 || !within(tasks_read_ns_, now, kTasksAge));
   if (count_tasks) parts |= cgroup::kTasks | cgroup::kPressure;
   auto state = cgroup_.read(parts);
   if (!state) return fail(kernel_error(state.error()));
