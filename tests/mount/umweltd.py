@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import pathlib
@@ -109,9 +110,9 @@ class Cgroup:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
         for root in self.roots.values():
-            for folder in (root / self.name, root / self.base):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            wait_until(lambda folder=root / self.name: gone(folder), 10)
+            with contextlib.suppress(OSError):  # others are in it
+                (root / self.base).rmdir()
 
 
 class Container:
@@ -247,6 +248,15 @@ class Daemon:
         """RssShmem is the fixed-size memory that outlives the server; RssAnon is what could leak."""
         status = pathlib.Path(f"/proc/{self.server_pid()}/status").read_text()
         return int(re.search(rf"{kind}:\s+(\d+)", status)[1])
+
+
+def gone(cgroup):
+    """Whether it is removed; what the last process in it has left may keep it for a moment."""
+    try:
+        cgroup.rmdir()
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 def wait_until(condition, seconds):
