@@ -6,10 +6,11 @@ import pathlib
 import re
 import stat
 import subprocess
+import time
 
 import pytest
 
-from umweltd import CPUS, SYS_CPU, cpu_list, files_of, walk
+from umweltd import CPUS, SHARED, SYS_CPU, cpu_list, files_of, walk
 
 pytestmark = pytest.mark.vm
 
@@ -306,6 +307,7 @@ def test_a_container_whose_cgroup_is_gone_fails_to_read_and_harms_nobody(daemon,
     container.init.kill()
     container.init.wait()
     container.cgroup.remove()
+    time.sleep(SHARED)
     with pytest.raises(OSError):
         os.pread(held, 100, 0)
     os.close(held)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from umweltd import CPUS, DURATION, SLOWNESS, files_of, wait_until
+from umweltd import CPUS, DURATION, SHARED, SLOWNESS, files_of, wait_until
 
 pytestmark = pytest.mark.timeout(120 * SLOWNESS + DURATION)
 
@@ -135,6 +135,7 @@ def test_reading_an_unreadable_container_logs_little(daemon, container):
     container.init.kill()
     container.init.wait()
     container.cgroup.remove()
+    time.sleep(SHARED)
     for _ in range(1000):
         with pytest.raises(OSError):
             os.pread(held, 100, 0)

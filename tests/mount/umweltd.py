@@ -3,7 +3,6 @@
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import pathlib
@@ -19,6 +18,8 @@ UMWELTD = pathlib.Path(os.environ.get("UMWELT_BIN", ROOT / "build" / "bin")) / "
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids")
 SYS_CPU = "sys/devices/system/cpu"
 CPUS = sorted(os.sched_getaffinity(0))
+# Seconds for which what was read of a live file may be read again, doubled.
+SHARED = 0.002
 # Sanitizers make everything slower.
 SLOWNESS = {"asan": 4, "tsan": 12, "vm": 20}.get(os.environ.get("UMWELT_VARIANT", ""), 1)
 
@@ -110,9 +111,9 @@ class Cgroup:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
         for root in self.roots.values():
-            wait_until(lambda folder=root / self.name: gone(folder), 10)
-            with contextlib.suppress(OSError):  # others are in it
-                (root / self.base).rmdir()
+            for folder in (root / self.name, root / self.base):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 class Container:
@@ -248,15 +249,6 @@ class Daemon:
         """RssShmem is the fixed-size memory that outlives the server; RssAnon is what could leak."""
         status = pathlib.Path(f"/proc/{self.server_pid()}/status").read_text()
         return int(re.search(rf"{kind}:\s+(\d+)", status)[1])
-
-
-def gone(cgroup):
-    """Whether it is removed; what the last process in it has left may keep it for a moment."""
-    try:
-        cgroup.rmdir()
-    except OSError as error:
-        return error.errno != errno.EBUSY
-    return True
 
 
 def wait_until(condition, seconds):
