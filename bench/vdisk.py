@@ -215,13 +215,18 @@ def fio(directory, options):
     return (job["read"]["bw_bytes"] + job["write"]["bw_bytes"]) / MIB
 
 
+def root_of(umwelt, name):
+    """The root directory of a container as the host sees it."""
+    state = json.loads(umwelt("inspect", name))[0]["launched"]
+    return pathlib.Path("/proc", str(state["init_pid"]), "root")
+
+
 @contextlib.contextmanager
 def running(umwelt, name, *options):
-    """The root directory of a container as the host sees it."""
+    """The root directory of a container as long as the block."""
     umwelt("run", "--detach", "--name", name, *options, "--", "/bin/sleep", "1000000")
     try:
-        state = json.loads(umwelt("inspect", name))[0]["launched"]
-        yield pathlib.Path(f"/proc/{state['init_pid']}/root")
+        yield root_of(umwelt, name)
     finally:
         umwelt("rm", "--force", name)
 
@@ -324,8 +329,7 @@ def destruction(args, folder, umwelt):
         os.sync()
         umwelt("run", "--detach", "--name", "end", "--image", "end", "--disk", "2g", "--",
                "/bin/sleep", "1000000")
-        state = json.loads(umwelt("inspect", "end"))[0]["launched"]
-        sh(sys.executable, "-c", fill, f"/proc/{state['init_pid']}/root/usr")
+        sh(sys.executable, "-c", fill, root_of(umwelt, "end") / "usr")
         start = time.perf_counter()
         umwelt("rm", "--force", "end")
         vdisk = time.perf_counter() - start

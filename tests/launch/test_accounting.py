@@ -19,8 +19,7 @@ def cpu_lines(text):
 
 
 def stat_of(umwelt, name):
-    with open(f"/proc/{umwelt.launched(name)['init_pid']}/root/proc/stat") as stat:
-        return cpu_lines(stat.read())
+    return cpu_lines((umwelt.root(name) / "proc/stat").read_text())
 
 
 @pytest.mark.timeout(500)

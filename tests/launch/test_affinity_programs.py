@@ -61,7 +61,7 @@ def test_nginx_workers(umwelt, tmp_path, masks):
                      if b"worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
             pinned = [allowed(pid) for pid in found]
         assert sorted(pinned) == [[cpu] for cpu in TWO]
-        log = pathlib.Path(f"/proc/{init}/root/tmp/log")
+        log = umwelt.root(name) / "tmp/log"
         assert "alert" not in (log.read_text() if log.exists() else "")
 
 

@@ -148,7 +148,7 @@ def test_df_shows_the_capacity(umwelt, image, nothing_left):
 
 def test_figures_show_the_own_disk_alone(umwelt, image, nothing_left):
     out = umwelt.sh("--image", image, "--disk", "256m",
-                    "echo x > /root/f; sync; cat /proc/partitions; echo ---; cat /proc/diskstats")
+                    "echo x > /etc/f; sync; cat /proc/partitions; echo ---; cat /proc/diskstats")
     partitions, diskstats = out.split("---\n")
     rows = [line.split() for line in partitions.splitlines()[2:]]
     assert [int(row[2]) for row in rows] == [256 * 1024]
@@ -158,11 +158,11 @@ def test_figures_show_the_own_disk_alone(umwelt, image, nothing_left):
 
 def test_disk_under_each_kind_of_root(umwelt, image, rootfs, nothing_left):
     for root in (["--image", image], ["--rootfs", rootfs], []):
-        out = umwelt.sh(*root, "--disk", "64m", "echo kept > /root/f && cat /root/f && df -k /")
+        out = umwelt.sh(*root, "--disk", "64m", "echo kept > /etc/f && cat /etc/f && df -k /")
         assert out.startswith("kept\n")
         assert int(out.splitlines()[-1].split()[1]) < 64 * 1024
-    assert not pathlib.Path("/root/f").exists()
-    assert not (rootfs / "root/f").exists()
+    assert not pathlib.Path("/etc/f").exists()
+    assert not (rootfs / "etc/f").exists()
 
 
 @pytest.mark.parametrize("mode", ["overlay", "clone"])
@@ -184,9 +184,9 @@ def test_capacity_is_hard(umwelt, image, mode, nothing_left):
 
 def test_kept_disk_is_used_again(umwelt, image):
     umwelt.run("--image", image, "--disk", "64m", "--keep", "--name", "kept", "--",
-               "sh", "-c", "echo one > /root/f")
+               "sh", "-c", "echo one > /etc/f")
     wait_until(lambda: not vdisks(umwelt)["kept"]["in_use"])
-    assert umwelt.sh("--image", image, "--disk", "kept", "cat /root/f") == "one\n"
+    assert umwelt.sh("--image", image, "--disk", "kept", "cat /etc/f") == "one\n"
     refused(umwelt, "run", "--disk", "kept", "--", "true", text="belongs to image busybox")
     wait_until(lambda: not vdisks(umwelt)["kept"]["in_use"])
     assert umwelt.ok("vdisk", "check", "kept") == "kept  clean\n"

@@ -199,8 +199,7 @@ def test_without_a_daemon_the_kernel_answers_and_then_a_new_one_does(umwelt, cal
                          "while :; do /x/calls show >/tmp/now; echo $? >>/tmp/now; "
                          "mv /tmp/now /tmp/last; sleep 0.05; done") as name:
         def last():
-            root = pathlib.Path(f"/proc/{umwelt.launched(name)['init_pid']}/root")
-            return (root / "tmp/last").read_text()
+            return (umwelt.root(name) / "tmp/last").read_text()
 
         def wait_for(condition):
             deadline = time.monotonic() + 10 * SLOWNESS
@@ -208,8 +207,7 @@ def test_without_a_daemon_the_kernel_answers_and_then_a_new_one_does(umwelt, cal
                 assert time.monotonic() < deadline, last()
                 time.sleep(0.05)
 
-        wait_for(lambda: (pathlib.Path(
-            f"/proc/{umwelt.launched(name)['init_pid']}/root/tmp/last").exists()))
+        wait_for((umwelt.root(name) / "tmp/last").exists)
         assert answers(last())["totalram"] == str(BYTES)
         umwelt.ok("daemon", "stop", "--force")
         wait_for(lambda: answers(last()).get("affinity") == str(CPU))

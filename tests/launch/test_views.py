@@ -97,7 +97,7 @@ def test_update_shows_within_100_ms(umwelt):
         def seen():
             return umwelt.ok("exec", name, "sh", "-c", QUESTIONS).split()
         assert seen()[0::4] == ["1", "262144"]
-        root = f"/proc/{umwelt.launched(name)['init_pid']}/root"
+        root = umwelt.root(name)
         for memory, cpuset, count in (("512M", both, 2), ("256M", LAST, 1), ("300M", both, 2)):
             umwelt.ok("update", name, "--memory", memory, "--cpuset", cpuset)
             changed = time.monotonic()

@@ -112,6 +112,10 @@ class Umwelt:
                 return state
         return None
 
+    def root(self, name):
+        """A container's root directory, as its first process sees it."""
+        return pathlib.Path("/proc", str(self.launched(name)["init_pid"]), "root")
+
     def own(self, pid):
         """Whether a process, or whoever started it, is ours and not of another test run."""
         key = f"UMWELT_RUNTIME_DIR={self.runtime}".encode()

@@ -130,7 +130,7 @@ def test_nspawn(machine, tmp_path):
                     return int(pids[0])
             return 0
         wait_until(inner, 20, "the start of the container")
-        own = pathlib.Path(f"/proc/{inner()}/root/etc/os-release")
+        own = pathlib.Path("/proc", str(inner()), "root", "etc/os-release")
         wait_until(lambda: own.exists() and own.read_text() == "ID=busybox\n", 20, "its root")
         machine.umwelt("attach", inner())
         (rootfs / "etc/go").touch()

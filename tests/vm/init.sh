@@ -52,35 +52,35 @@ stage1() {
   [ -z "$JOB_VERBOSE" ] || dmesg -n 8
   date -s "@$JOB_DATE" >/dev/null
 
-  mkdir -p /lower /rw /root
+  mkdir -p /lower /rw /newroot
   mount -t tmpfs -o mode=755 rw /rw
   mkdir /rw/upper /rw/work
   mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose root /lower
-  mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /root ||
+  mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /newroot ||
     die "cannot mount the root"
 
   # What stage 2 needs of the new root; none of it reaches the host.
-  mkdir -p /root/dev /root/proc /root/sys /root/run /root/lib/modules /root/sbin
-  mount --move /dev /root/dev
-  mount -t tmpfs -o mode=755 run /root/run
-  mkdir /root/run/vm
-  cp /bin/busybox /init /job /root/run/vm/
+  mkdir -p /newroot/dev /newroot/proc /newroot/sys /newroot/run /newroot/lib/modules /newroot/sbin
+  mount --move /dev /newroot/dev
+  mount -t tmpfs -o mode=755 run /newroot/run
+  mkdir /newroot/run/vm
+  cp /bin/busybox /init /job /newroot/run/vm/
   release=$(uname -r)
-  if [ ! -d "/root/lib/modules/$release" ]; then
-    mkdir -p "/root/lib/modules/$release"
-    mount -o bind "/root$JOB_MODULES/$release" "/root/lib/modules/$release"
+  if [ ! -d "/newroot/lib/modules/$release" ]; then
+    mkdir -p "/newroot/lib/modules/$release"
+    mount -o bind "/newroot$JOB_MODULES/$release" "/newroot/lib/modules/$release"
   fi
   # The kernel loads fuse, loop, ext4 and the like by itself, with busybox's modprobe: the root may
   # have none, or one that wants another index.
-  ln -s busybox /root/run/vm/modprobe
+  ln -s busybox /newroot/run/vm/modprobe
   echo /run/vm/modprobe >/proc/sys/kernel/modprobe
-  [ -e /root/sbin/modprobe ] || ln -s /run/vm/busybox /root/sbin/modprobe
-  : >/root/etc/fstab # the host's mounts are not here
+  [ -e /newroot/sbin/modprobe ] || ln -s /run/vm/busybox /newroot/sbin/modprobe
+  : >/newroot/etc/fstab # the host's mounts are not here
   # Moved, not mounted later: until then /proc/self/exe would be looked up in the /proc that 9p
   # exports, which is the host's.
-  mount --move /proc /root/proc
-  mount --move /sys /root/sys
-  exec switch_root /root /run/vm/busybox sh /run/vm/init stage2
+  mount --move /proc /newroot/proc
+  mount --move /sys /newroot/sys
+  exec switch_root /newroot /run/vm/busybox sh /run/vm/init stage2
 }
 
 stage2() {
