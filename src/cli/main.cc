@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <exception>
@@ -90,17 +89,10 @@ Result<void> check_operands(const CommandLine& line, const Command& command) {
   return {};
 }
 
-Error explained(Error error) {
-  const bool refused = error.code == EACCES || error.code == EPERM;
-  if (refused && ::geteuid() != 0)
-    return {0, error.message() + "; umwelt needs to be run as root for this"};
-  return error;
-}
-
 int act(const Command& command, const CommandLine& line) {
   const auto exit_code = command.action(line.operands);
   if (exit_code) return *exit_code;
-  if (exit_code.error().code != EPIPE) print_error(explained(exit_code.error()));
+  if (exit_code.error().code != EPIPE) print_error(exit_code.error());
   return command.failure_code;
 }
 

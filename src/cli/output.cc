@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -63,7 +64,11 @@ std::string_view escape(Colour colour) {
 
 }  // namespace
 
-void print_error(const Error& error) { print_line(error.message()); }
+void print_error(const Error& error) {
+  const bool refused = error.code == EACCES || error.code == EPERM;
+  const bool unprivileged = refused && ::geteuid() != 0;
+  print_line(error.message() + (unprivileged ? "; umwelt needs to be run as root for this" : ""));
+}
 void print_note(std::string_view text) { print_line(text); }
 
 Result<void> print(std::string_view text) {
