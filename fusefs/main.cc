@@ -50,6 +50,7 @@ void raise_descriptor_limit() {
 }
 
 Result<void> keep(const Options& options, Holdings inherited) {
+  if (::geteuid() != 0) return fail(0, "only root can serve containers, use sudo");
   UniqueFd reporter;
   if (!options.foreground) reporter = UMWELT_TRY(detach());
   const auto keeper = UMWELT_TRY(Keeper::make(options, std::move(inherited)));

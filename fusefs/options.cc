@@ -117,17 +117,19 @@ std::optional<Options> parse_options(int argc, char** argv, int& code) {
   app.add_option("--log-level", log_level, "trace, debug, info, warning or error");
   options.log_level.clear();
   add_lxcfs_options(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    code = app.exit(error) == 0 ? 0 : 2;
-    return std::nullopt;
-  }
   const auto refuse = [&](const std::string& why) {
     fmt::print(stderr, "umweltd: {}\n", why);
     code = 2;
     return std::nullopt;
   };
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help_or_version) {
+    code = app.exit(help_or_version);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    return refuse(fmt::format("{}; see umweltd --help", error.what()));
+  }
   for (const std::string& path : {options.lxcfs, options.pid_file})
     if (!path.empty() && path.front() != '/') return refuse(path + " is no absolute path");
   auto directories = container::directories(runtime, state, config);

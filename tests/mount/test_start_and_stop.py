@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -139,7 +140,8 @@ def test_foreign_mount_in_the_way(stopped_daemon, folder):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["--no-such"], "--no-such"),
+    (["--no-such"], "--no-such; see umweltd --help"),
+    (["--config"], "--config"),
     (["--log-level", "loud"], "log-level"),
     (["--runtime-dir", "relative"], "relative"),
     (["--config", "/nonexistent.toml"], "/nonexistent.toml"),
@@ -148,7 +150,17 @@ def test_foreign_mount_in_the_way(stopped_daemon, folder):
 def test_wrong_arguments_get_one_line(arguments, message):
     result = run("--foreground", *arguments)
     assert result.returncode in (1, 2)
-    assert message in result.stderr and result.stderr.count("\n") <= 2
+    assert result.stderr.startswith("umweltd: ") and message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_only_root_can_start_it(folder):
+    folder.chmod(0o755)
+    program = shutil.copy(UMWELTD, folder)
+    result = subprocess.run([program, "--foreground", "--runtime-dir", folder / "run"], user=65534,
+                            group=65534, extra_groups=[], capture_output=True, text=True)
+    assert result.stderr == "umweltd: only root can serve containers, use sudo\n"
+    assert result.returncode == 1
 
 
 @pytest.mark.parametrize("text, message", [
