@@ -403,8 +403,7 @@ bool Keeper::is_dead(Child& child) {
   child.hung_up = true;
   if (child.state != Child::State::kDying) child.kill();  // it has no life thread: it can't go on
   // One that serves nothing yet waits for no such page: its end comes, and tells the reason.
-  if (child.state == Child::State::kPreparing || child.state == Child::State::kPrepared)
-    return false;
+  if (&child == candidate_.get()) return false;
   if (!only_sleeps_uninterruptibly(child.pid)) return false;
   spdlog::warn("server {} is killed and waits for its successor", child.pid);
   child.wait_status = -SIGKILL;
