@@ -86,7 +86,8 @@ Result<int> stop(const Context& context, bool force) {
 Result<int> upgrade(const Context& context, const std::string& program) {
   const std::string socket = context.directories.socket();
   const nlohmann::json before = UMWELT_TRY(ping(context.directories));
-  if (before.is_null()) return fail(0, fmt::format("no umweltd listens on {}", socket));
+  if (before.is_null())
+    return fail(0, fmt::format("no umweltd listens on {}; umwelt daemon start starts one", socket));
   const std::string path = program.empty() ? "" : std::filesystem::absolute(program).string();
   const Progress progress("waiting for the new umweltd to serve");
   const auto deadline = std::chrono::steady_clock::now() + kUpgradePatience;
