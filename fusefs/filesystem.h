@@ -156,6 +156,7 @@ class Filesystem {
                                                     const Told& told);
   void forget_names(std::uint64_t container, const Tree& tree, const SystemStory& before,
                     const SystemStory& now);
+  void let_programs_finish(const Tree& tree, std::uint64_t container);
   void settle(const Tree& tree, std::uint64_t node, const std::string& container_id);
   void settle_and_open(const Tree& tree, const container::Container& container,
                        std::uint64_t generation, const std::set<std::uint64_t>& nodes);

@@ -20,8 +20,9 @@ namespace {
 
 using container::Container;
 
-// How long reads that began before a change are given to come to their end.
-constexpr std::chrono::milliseconds kReadersGrace{1}, kSettlePatience{20};
+// How long a program that has a file open is given to read it to its end, and one read(2).
+constexpr std::chrono::milliseconds kProgramGrace{5}, kReadersGrace{1};
+constexpr std::chrono::milliseconds kSettlePatience{20};
 
 CpuSet shown_ids(const SystemStory& story) {
   CpuSet ids;
@@ -56,6 +57,14 @@ void Filesystem::settle(const Tree& tree, std::uint64_t node, const std::string&
   struct statx status {};
   ::statx(AT_FDCWD, path.c_str(), AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_SIZE,
           &status);  // it may be gone
+}
+
+// Whoever opens a file by a path has the kernel check the permissions of its directories, which
+// asks for their attributes now, and waits. What is open goes on with what the kernel knows.
+void Filesystem::let_programs_finish(const Tree& tree, std::uint64_t container) {
+  for (const Entry* directory : {&tree.cpu_parent(), &tree.node_parent()})
+    config_->forget_node(NodeId{container, {}, directory->key}.value());
+  std::this_thread::sleep_for(kProgramGrace);
 }
 
 void Filesystem::settle_and_open(const Tree& tree, const Container& container,
@@ -155,6 +164,7 @@ void Filesystem::container_changed(Container& container) {
     nodes = before.nodes | story.nodes;
   }
   gate_.close(number);
+  if (!told.changed.empty()) let_programs_finish(*tree, number);
   for (const std::uint64_t node : told.changed) config_files_.outdate(node);
   for (const std::uint64_t node : nodes_to_forget(number, *tree, cpus, nodes, told))
     config_->forget_node(node);

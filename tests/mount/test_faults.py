@@ -310,9 +310,11 @@ def test_out_of_memory(daemon, container, folder):
         cgroup.rmdir()
 
 
+@pytest.mark.timeout(float(os.environ.get("UMWELT_SOAK", 0)) + 180 * SLOWNESS)
 def test_soak(daemon):
     """Containers come and go, limits change, the server is killed at random; every value is right."""
-    seconds = float(os.environ.get("UMWELT_SOAK", 20))
+    usual = 120 if os.environ.get("UMWELT_VARIANT") == "release" else 20
+    seconds = float(os.environ.get("UMWELT_SOAK", usual))
     sizes = [64, 256, 4096]
     steady = [daemon.container(f"steady{i}") for i in range(2)]
     for container in steady:
