@@ -21,6 +21,7 @@
 #include "launch/mounts.h"
 #include "launch/namespaces.h"
 #include "launch/propagation.h"
+#include "launch/view_groups.h"
 #include "launch/views.h"
 
 namespace umwelt::launch {

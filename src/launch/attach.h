@@ -3,14 +3,11 @@
 // between the mounts of an OCI runtime and its pivot_root(2).
 #pragma once
 
-#include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "container/record.h"
-#include "view/files.h"
 
 namespace umwelt::launch {
 
@@ -48,17 +45,5 @@ Result<void> keep_choice(const std::string& id, const std::vector<std::string>& 
 Result<Attached> attach_views_here(const container::Record& record,
                                    const container::Directories& directories,
                                    const std::string& root);
-
-// What a daemon may offer: every served file of proc/, run/ and sys/fs/cgroup, and the directories
-// of sys/devices/system as a whole. Known here, so that a container's start waits for no listing.
-struct KnownView {
-  std::string_view group;  // as an annotation names it
-  std::string_view path;   // relative to a container's tree
-  view::Connection connection;
-  bool directory;
-};
-std::span<const KnownView> known_views();
-// cpu, memory, load, uptime, io, info
-std::vector<std::string> view_groups();
 
 }  // namespace umwelt::launch

@@ -160,7 +160,7 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
   OfferedViews views;
   if (spec.views != Views::kNone) {
     UMWELT_CHECK(make_known(record, directories));
-    views = UMWELT_TRY(find_views(spec.id, directories));
+    views = views_of(spec.id, directories);
   }
   UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views.now));
   UMWELT_CHECK(channel.wait_signal());  // in its cgroups

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
+#include "launch/view_groups.h"
 
-#include "launch/attach.h"
+#include <algorithm>
 
 namespace umwelt::launch {
 namespace {

@@ -4,45 +4,14 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include <filesystem>
-
 #include "base/file.h"
 #include "launch/mounts.h"
+#include "launch/view_groups.h"
 
 namespace umwelt::launch {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr const char* kCgroupDirectory = "sys/fs/cgroup";
-constexpr const char* kSystemDirectory = "sys/devices/system";
-constexpr const char* kHugepagesDirectory = "sys/kernel/mm/hugepages";
-
-Result<void> list_files(const std::string& tree, const std::string& path, std::vector<View>& out) {
-  std::error_code error;
-  fs::directory_iterator it(tree + "/" + path, error);
-  if (error == std::errc::no_such_file_or_directory) return {};
-  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
-    const std::string child = path + "/" + it->path().filename().string();
-    if (it->is_directory(error))
-      UMWELT_CHECK(list_files(tree, child, out));
-    else
-      out.push_back({child, false});
-  }
-  if (error) return fail(error.value(), "list " + tree + "/" + path);
-  return {};
-}
-
-Result<void> list_directories(const std::string& tree, std::vector<View>& out) {
-  std::error_code error;
-  fs::directory_iterator it(tree + "/" + kSystemDirectory, error);
-  if (error == std::errc::no_such_file_or_directory) return {};
-  for (; !error && it != fs::directory_iterator(); it.increment(error))
-    if (it->is_directory(error))
-      out.push_back({std::string(kSystemDirectory) + "/" + it->path().filename().string(), true});
-  if (error) return fail(error.value(), "list " + tree + "/" + kSystemDirectory);
-  return {};
-}
 
 Result<void> check_underlying(int proc, const View& view) {
   constexpr std::string_view kPrefix = "proc/";
@@ -55,29 +24,19 @@ Result<void> check_underlying(int proc, const View& view) {
 }
 
 Result<void> mount_view(int root, const std::string& tree, const View& view) {
+  const auto mount = clone_view(tree, view);
+  if (!mount && mount.error().code == ENOENT) return {};  // the host has no such file
+  if (!mount) return fail(mount.error());
   if (view.path.starts_with("run/")) UMWELT_TRY(open_target(root, view.path, TargetKind::kFile));
   auto target = open_plain(root, view.path, O_PATH);
   if (!target && target.error().code == ENOENT) return {};  // this kernel has no such file
   if (!target) return fail(target.error());
-  const UniqueFd mount = UMWELT_TRY(clone_view(tree, view));
-  if (auto attached = attach_mount(mount.get(), target->get()); !attached)
+  if (auto attached = attach_mount(mount->get(), target->get()); !attached)
     return fail(attached.error().code, "mount the view of /" + view.path);
   return {};
 }
 
 }  // namespace
-
-Result<std::vector<View>> list_views(const std::string& tree) {
-  std::vector<View> views;
-  UMWELT_CHECK(list_files(tree, "proc", views));
-  UMWELT_CHECK(list_files(tree, "run", views));
-  UMWELT_CHECK(list_files(tree, kCgroupDirectory, views));
-  UMWELT_CHECK(list_directories(tree, views));
-  std::error_code error;
-  if (fs::is_directory(tree + "/" + kHugepagesDirectory, error))
-    views.push_back({kHugepagesDirectory, true});
-  return views;
-}
 
 Result<UniqueFd> clone_view(const std::string& tree, const View& view) {
   UniqueFd mount = UMWELT_TRY(clone_mount(AT_FDCWD, tree + "/" + view.path, false));
@@ -88,14 +47,13 @@ Result<UniqueFd> clone_view(const std::string& tree, const View& view) {
   return mount;
 }
 
-Result<OfferedViews> find_views(const std::string& id, const container::Directories& directories) {
+OfferedViews views_of(const std::string& id, const container::Directories& directories) {
+  const auto mounts = directories.mounts();
   OfferedViews found;
-  for (const std::string& mount : directories.mounts()) {
-    const std::string tree = mount + "/" + id;
-    for (View& view : UMWELT_TRY(list_views(tree))) {
-      auto& views = view.path.starts_with(kCgroupDirectory) ? found.in_cgroups : found.now;
-      views.push_back({tree, std::move(view)});
-    }
+  for (const KnownView& known : known_views()) {
+    auto& views = known.path.starts_with(kCgroupDirectory) ? found.in_cgroups : found.now;
+    views.push_back({mounts[static_cast<std::size_t>(known.connection)] + "/" + id,
+                     {std::string(known.path), known.directory}});
   }
   return found;
 }

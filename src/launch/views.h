@@ -20,14 +20,12 @@ struct View {
   friend bool operator==(const View&, const View&) = default;
 };
 
-// What a container's tree offers: `tree` is <runtime>/{config,live,pressure}/ID.
-Result<std::vector<View>> list_views(const std::string& tree);
-
-// A mount of one of them that is attached nowhere yet.
+// A mount of one of them, in `tree` (<runtime>/{config,live,pressure}/ID), that is attached nowhere
+// yet. ENOENT: the daemon does not offer it.
 Result<UniqueFd> clone_view(const std::string& tree, const View& view);
 
-// All that the trees of container `id` offer, when the daemon knows it; those below /sys/fs/cgroup,
-// which can be mounted only when the hierarchies are, apart.
+// All that the trees of container `id` may offer; those below /sys/fs/cgroup, which can be mounted
+// only when the hierarchies are, apart.
 struct OfferedView {
   std::string tree;
   View view;
@@ -35,11 +33,12 @@ struct OfferedView {
 struct OfferedViews {
   std::vector<OfferedView> now, in_cgroups;
 };
-Result<OfferedViews> find_views(const std::string& id, const container::Directories& directories);
+OfferedViews views_of(const std::string& id, const container::Directories& directories);
 
-// Mounts those that this kernel has a file for; a file of run/ is made first. `proc` is the
-// directory below the container's /proc, which must not have a symlink in the place of a view: such
-// a root filesystem is refused. Runs in the container's mount namespace before pivot_root(2).
+// Mounts those that the daemon offers and this kernel has a file for; a file of run/ is made first.
+// `proc` is the directory below the container's /proc, which must not have a symlink in the place
+// of a view: such a root filesystem is refused. Runs in the container's mount namespace before
+// pivot_root(2).
 Result<void> mount_views(int root, int proc, const std::vector<OfferedView>& views);
 
 }  // namespace umwelt::launch

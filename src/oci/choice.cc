@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "container/record.h"
-#include "launch/attach.h"
+#include "launch/view_groups.h"
 
 namespace umwelt::oci {
 namespace {

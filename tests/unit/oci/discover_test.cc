@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "launch/attach.h"
 #include "launch/propagation.h"
+#include "launch/view_groups.h"
 #include "oci/hook.h"
 #include "view/files.h"
 
