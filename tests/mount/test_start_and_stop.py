@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from umweltd import Container, Daemon, SLOWNESS, UMWELTD, libc, mounted_below, wait_until
+from umweltd import Daemon, SLOWNESS, UMWELTD, libc, mounted_below, wait_until
 
 pytestmark = pytest.mark.vm
 # Three connections and the shared tree: proc, sys, and proc/pressure where the kernel has that.
@@ -197,9 +197,8 @@ def test_configuration_and_environment(folder):
         wait_until(daemon.answers, 10 * SLOWNESS)
         names = thread_names(daemon.server_pid())
         assert names.count("config") == 1 and names.count("live") == names.count("pressure") == 1
-        assert Container(daemon, "web").read("proc/uptime")
+        assert daemon.container("web").read("proc/uptime")
     finally:
-        daemon.call(op="unregister", id="web")
         daemon.clean_up()
 
 
