@@ -5,7 +5,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <array>
+#include <span>
+#include <vector>
+
+#include "base/descriptor_message.h"
 
 namespace umwelt::fusefs {
 namespace {
@@ -29,47 +33,22 @@ void KeeperChannel::replace(UniqueFd fd) {
 Result<void> KeeperChannel::send(Verb verb, const std::string& text, int fd) {
   std::string bytes(1, static_cast<char>(verb));
   bytes += text.substr(0, kMaxText);
-  iovec part{bytes.data(), bytes.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  }
   const std::lock_guard lock(mutex_);
-  if (::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+  if (send_message(fd_.get(), bytes, std::span(&fd, fd >= 0 ? 1 : 0), MSG_DONTWAIT) < 0)
     return fail_errno("send to the other process");
   return {};
 }
 
 Result<std::optional<Message>> KeeperChannel::receive() {
-  char bytes[kMaxText + 1];
-  iovec part{bytes, sizeof(bytes)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof(control);
-  const ssize_t size = ::recvmsg(fd_.get(), &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  std::array<char, kMaxText + 1> bytes;
+  std::vector<UniqueFd> descriptors;
+  const ssize_t size = receive_message(fd_.get(), bytes, descriptors, MSG_DONTWAIT);
   if (size == 0 || (size < 0 && errno == ECONNRESET)) return std::optional<Message>();
   if (size < 0) return fail_errno("receive from the other process");
   Message message;
   message.verb = static_cast<Verb>(bytes[0]);
-  message.text.assign(bytes + 1, static_cast<std::size_t>(size) - 1);
-  const cmsghdr* rights = CMSG_FIRSTHDR(&header);
-  if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(rights), sizeof(int));
-    message.fd.reset(fd);
-  }
+  message.text.assign(bytes.data() + 1, static_cast<std::size_t>(size) - 1);
+  if (!descriptors.empty()) message.fd = std::move(descriptors.front());
   return std::optional(std::move(message));
 }
 

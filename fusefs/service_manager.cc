@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 
+#include "base/descriptor_message.h"
 #include "base/log.h"
 #include "base/parse.h"
 
@@ -36,24 +38,8 @@ void ServiceManager::notify(const std::string& state, int fd) const {
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, address_.data(), address_.size());
   if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
-  std::string text = state;
-  iovec part{text.data(), text.size()};
-  msghdr message{};
-  message.msg_name = &address;
-  message.msg_namelen = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address_.size());
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  }
-  if (::sendmsg(socket_.get(), &message, MSG_NOSIGNAL) < 0)
+  const auto bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address_.size());
+  if (send_message(socket_.get(), state, std::span(&fd, fd >= 0 ? 1 : 0), 0, &address, bytes) < 0)
     spdlog::warn("notify the service manager: {}", std::strerror(errno));
 }
 

@@ -13,6 +13,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/descriptor_message.h"
 #include "container/json_fields.h"
 
 namespace umwelt::intercept {
@@ -24,22 +25,7 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMaxBytes = 1U << 20;
-constexpr std::size_t kMaxDescriptors = 8;
 constexpr std::size_t kMaxReplyBytes = 4096;
-
-using Control = std::array<char, CMSG_SPACE(kMaxDescriptors * sizeof(int))>;
-
-void take_descriptors(msghdr& message, std::vector<UniqueFd>& descriptors) {
-  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-      descriptors.emplace_back(fd);
-    }
-  }
-}
 
 Result<void> wait_readable(int socket, Clock::time_point deadline) {
   for (;;) {
@@ -56,20 +42,13 @@ Result<void> wait_readable(int socket, Clock::time_point deadline) {
 // Appends what there is; false at the end of the stream.
 Result<bool> receive_some(int socket, std::string& text, std::vector<UniqueFd>& descriptors) {
   std::array<char, 65536> buffer;
-  alignas(cmsghdr) Control control{};
-  iovec part{buffer.data(), buffer.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  const ssize_t n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  const ssize_t n = receive_message(socket, buffer, descriptors, MSG_DONTWAIT);
   if (n < 0) {
-    if (errno == EINTR || errno == EAGAIN) return true;
+    if (errno == EAGAIN) return true;
     return fail_errno("recvmsg");
   }
-  take_descriptors(message, descriptors);
-  if (text.size() + static_cast<std::size_t>(n) > kMaxBytes)
+  if (text.size() + static_cast<std::size_t>(n) > kMaxBytes ||
+      descriptors.size() > kMaxDescriptorsInMessage)
     return fail(EMSGSIZE, "a seccomp listener's message");
   text.append(buffer.data(), static_cast<std::size_t>(n));
   return n > 0;
@@ -85,28 +64,6 @@ Result<UniqueFd> connect_to(const std::string& path, int flags = 0) {
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return fail_errno("connect " + path);
   return socket;
-}
-
-Result<void> send_handed(int socket, const std::string& text, int listener, int notice) {
-  const int fds[] = {listener, notice};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control{};
-  iovec part{const_cast<char*>(text.data()), text.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(fds));
-  std::memcpy(CMSG_DATA(header), fds, sizeof(fds));
-  ssize_t n;
-  do {
-    n = ::sendmsg(socket, &message, MSG_NOSIGNAL);
-  } while (n < 0 && errno == EINTR);
-  if (n != static_cast<ssize_t>(text.size())) return fail_errno("send a seccomp listener");
-  return {};
 }
 
 }  // namespace
@@ -142,7 +99,7 @@ Result<ProcessState> parse_process_state(std::string_view text) {
   };
   if (const auto done = read(); !done) return fail(EBADMSG, done.error().text);
   const json* fds = find_field(value, "fds");
-  if (fds == nullptr || !fds->is_array() || fds->empty() || fds->size() > kMaxDescriptors)
+  if (fds == nullptr || !fds->is_array() || fds->empty() || fds->size() > kMaxDescriptorsInMessage)
     return fail(EBADMSG, "\"fds\" must name the descriptors");
   for (const json& name : *fds) {
     if (!name.is_string()) return fail(EBADMSG, "\"fds\" must name the descriptors");
@@ -189,8 +146,11 @@ Result<void> hand_over_once(const std::string& socket_path, const std::string& i
                         {"fds", {kListenerName, kNoticeName}},
                         {"metadata", id},
                         {"state", {{"id", id}}}};
-  UMWELT_CHECK(send_handed(socket.get(), message.dump(), listener, notice));
-  std::string text;
+  std::string text = message.dump();
+  const int fds[] = {listener, notice};
+  if (send_message(socket.get(), text, fds) != static_cast<ssize_t>(text.size()))
+    return fail_errno("send a seccomp listener");
+  text.clear();
   std::vector<UniqueFd> none;
   for (bool more = true; more && text.size() < kMaxReplyBytes;) {
     UMWELT_CHECK(wait_readable(socket.get(), deadline));

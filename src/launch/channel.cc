@@ -7,20 +7,15 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <vector>
+
+#include "base/descriptor_message.h"
 
 namespace umwelt::launch {
 namespace {
 
 constexpr std::size_t kMaxText = 2000;
 constexpr char kSignal = 's';
-
-ssize_t retry_send(int fd, const msghdr& message) {
-  ssize_t n;
-  do {
-    n = ::sendmsg(fd, &message, MSG_NOSIGNAL);
-  } while (n < 0 && errno == EINTR);
-  return n;
-}
 
 }  // namespace
 
@@ -50,58 +45,30 @@ void Channel::send_error(const ChildError& error) {
   std::string text(1, static_cast<char>(error.stage));
   text.append(reinterpret_cast<const char*>(&error.error.code), sizeof(error.error.code));
   text += error.error.text.substr(0, kMaxText);
-  iovec part{text.data(), text.size()};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  retry_send(fd_.get(), message);
+  (void)send_message(fd_.get(), text);
 }
 
 Result<void> Channel::send_descriptor(Passed what, int fd) {
-  char byte = static_cast<char>(what);
-  iovec part{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  if (retry_send(fd_.get(), message) != 1) return fail_errno("send a descriptor");
+  const char byte = static_cast<char>(what);
+  if (send_message(fd_.get(), {&byte, 1}, {&fd, 1}) != 1) return fail_errno("send a descriptor");
   return {};
 }
 
 Result<Channel::Message> Channel::receive() {
   std::array<char, 1 + sizeof(int) + kMaxText> buffer{};
-  iovec part{buffer.data(), buffer.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  header.msg_control = control.data();
-  header.msg_controllen = control.size();
+  std::vector<UniqueFd> descriptors;
   ssize_t n;
   do {
-    n = ::recvmsg(fd_.get(), &header, MSG_CMSG_CLOEXEC);
+    n = receive_message(fd_.get(), buffer, descriptors);
     // ECONNRESET comes once, before what the other end said: it died without having read all.
-  } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
+  } while (n < 0 && errno == ECONNRESET);
   Message message;
-  UniqueFd descriptor;
   if (n == 0) {
     message.closed = true;
     return message;
   }
   if (n < 0) return fail_errno("hear from the child");
-  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(c), sizeof(int));
-    descriptor.reset(fd);
-  }
+  UniqueFd descriptor = descriptors.empty() ? UniqueFd() : std::move(descriptors.front());
   if (buffer[0] == static_cast<char>(Passed::kTerminal)) {
     message.terminal = std::move(descriptor);
     return message;

@@ -6,8 +6,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <span>
 #include <thread>
+
+#include "base/descriptor_message.h"
 
 namespace umwelt::intercept {
 namespace {
@@ -28,21 +30,8 @@ struct Pair {
     theirs.reset(ends[1]);
   }
   void send(std::string_view text, int fd = -1) {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
-    iovec part{const_cast<char*>(text.data()), text.size()};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (fd >= 0) {
-      message.msg_control = control;
-      message.msg_controllen = sizeof control;
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(sizeof fd);
-      std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    }
-    ASSERT_EQ(::sendmsg(theirs.get(), &message, 0), static_cast<ssize_t>(text.size()));
+    ASSERT_EQ(send_message(theirs.get(), text, std::span(&fd, fd >= 0 ? 1 : 0)),
+              static_cast<ssize_t>(text.size()));
   }
   UniqueFd ours, theirs;
 };
