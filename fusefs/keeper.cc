@@ -30,15 +30,12 @@ namespace umwelt::fusefs {
 namespace {
 
 using namespace std::chrono_literals;
-using Clock = Keeper::Clock;
+using Clock = ServerProcess::Clock;
+using State = ServerProcess::State;
 
-constexpr auto kPingInterval = 500ms;
-constexpr auto kAnswerPatience = 2000ms;    // to a ping
 constexpr auto kStartPatience = 30000ms;    // from kGo to kReady
 constexpr auto kPreparePatience = 20000ms;  // of another program
 constexpr auto kRetirePatience = 5000ms;
-constexpr auto kDeathCheckInterval = 3ms;
-constexpr auto kLongLife = 10s;  // after which a crash is not one of a series
 constexpr auto kMaxDelay = 1000ms;
 constexpr auto kLockPatience = 50ms;
 constexpr const char* kKept = "kept/";
@@ -103,36 +100,6 @@ std::vector<std::string> mount_points(const Options& options) {
 }
 
 }  // namespace
-
-struct Keeper::Child {
-  enum class State { kPreparing, kPrepared, kStarting, kServing, kRetiring, kDying };
-
-  Child(pid_t process, UniqueFd descriptor, UniqueFd channel_end, UniqueFd life_end)
-      : pid(process),
-        pidfd(std::move(descriptor)),
-        life(std::move(life_end)),
-        channel(std::move(channel_end)) {}
-
-  void enter(State next) {
-    state = next;
-    since = Clock::now();
-  }
-  void kill() {
-    ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-    enter(State::kDying);
-  }
-  bool lived_long() const { return ready && Clock::now() - ready_at > kLongLife; }
-
-  pid_t pid;
-  UniqueFd pidfd, life;
-  KeeperChannel channel;
-  std::string program;  // another one than the keeper's
-  State state = State::kPreparing;
-  Clock::time_point since = Clock::now(), ready_at, next_ping;
-  std::optional<Clock::time_point> pinged;  // not answered yet
-  bool ready = false, hung_up = false, ending = false;
-  int wait_status = 0;  // as of waitid(2): si_status, negative for a signal
-};
 
 Keeper::Keeper(const Options& options)
     : options_(options), program_(program_path()), manager_(ServiceManager::from_environment()) {}
@@ -211,15 +178,15 @@ void Keeper::adopt_server() {
   if (!holdings_.contains("server") || !holdings_.contains("channel")) return;
   UniqueFd pidfd = holdings_.take("server");
   const pid_t pid = pid_of(pidfd.get());
-  server_ = std::make_unique<Child>(pid, std::move(pidfd), holdings_.take("channel"),
-                                    holdings_.take("life"));
-  server_->enter(Child::State::kServing);
+  server_ = std::make_unique<ServerProcess>(pid, std::move(pidfd), holdings_.take("channel"),
+                                            holdings_.take("life"));
+  server_->enter(State::kServing);
   server_->ready = true;
   server_->ready_at = Clock::now();
   spdlog::info("keeper {} goes on with server {}", ::getpid(), pid);
 }
 
-Result<std::unique_ptr<Keeper::Child>> Keeper::spawn(const std::string& program) {
+Result<std::unique_ptr<ServerProcess>> Keeper::spawn(const std::string& program) {
   auto [mine, theirs] = UMWELT_TRY(KeeperChannel::make_pair());
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
@@ -241,7 +208,8 @@ Result<std::unique_ptr<Keeper::Child>> Keeper::spawn(const std::string& program)
     ::waitpid(pid, nullptr, 0);
     return error;
   }
-  auto child = std::make_unique<Child>(pid, std::move(pidfd), std::move(mine), std::move(life));
+  auto child =
+      std::make_unique<ServerProcess>(pid, std::move(pidfd), std::move(mine), std::move(life));
   child->program = program;
   return child;
 }
@@ -266,7 +234,7 @@ void Keeper::restart() {
     return;
   }
   server_ = *std::move(spawned);
-  server_->enter(Child::State::kStarting);
+  server_->enter(State::kStarting);
   (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
 }
 
@@ -307,12 +275,9 @@ int Keeper::poll_timeout() const {
   Clock::time_point next = now + 10s;
   const auto at = [&](Clock::time_point time) { next = std::min(next, time); };
   if (!server_) at(restart_at_);
-  for (const Child* child : {server_.get(), candidate_.get()}) {
+  for (const ServerProcess* child : {server_.get(), candidate_.get()}) {
     if (child == nullptr) continue;
-    if (child->hung_up || child->state == Child::State::kDying) at(now + kDeathCheckInterval);
-    if (child->state == Child::State::kServing)
-      at(child->pinged ? *child->pinged + kAnswerPatience : child->next_ping);
-    if (child->state != Child::State::kServing) at(now + 100ms);
+    at(child->next_look());
   }
   if (const auto interval = manager_.watchdog_interval()) at(now + *interval);
   const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - now);
@@ -321,7 +286,7 @@ int Keeper::poll_timeout() const {
 
 void Keeper::wait() {
   std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}};
-  for (const Child* child : {server_.get(), candidate_.get()}) {
+  for (const ServerProcess* child : {server_.get(), candidate_.get()}) {
     if (child == nullptr) continue;
     entries.push_back({child->pidfd.get(), POLLIN, 0});
     entries.push_back({child->hung_up ? -1 : child->channel.fd(), POLLIN, 0});
@@ -342,7 +307,7 @@ void Keeper::on_signal() {
   }
 }
 
-void Keeper::receive(Child& child) {
+void Keeper::receive(ServerProcess& child) {
   for (;;) {
     auto received = child.channel.receive();
     if (!received) return;  // EAGAIN
@@ -353,12 +318,12 @@ void Keeper::receive(Child& child) {
     Message& message = **received;
     switch (message.verb) {
       case Verb::kPrepared:
-        if (&child == candidate_.get()) child.enter(Child::State::kPrepared);
+        if (&child == candidate_.get()) child.enter(State::kPrepared);
         break;
       case Verb::kReady:
         child.ready = has_served_ = true;
         child.ready_at = child.next_ping = Clock::now();
-        if (child.state == Child::State::kStarting) child.enter(Child::State::kServing);
+        if (child.state == State::kStarting) child.enter(State::kServing);
         break;
       case Verb::kPong:
         child.pinged.reset();
@@ -386,56 +351,23 @@ void Keeper::receive(Child& child) {
   }
 }
 
-// Its end may be held up: a thread that waits for a page of a file that is served only goes on when
-// the next server has sent that. Threads that sleep like this do nothing more after they were
-// killed, so it counts as dead when all that is left of it does.
-bool Keeper::is_dead(Child& child) {
-  pollfd entries[] = {{child.pidfd.get(), POLLIN, 0}, {child.life.get(), POLLIN, 0}};
-  ::poll(entries, 2, 0);
-  if (entries[0].revents != 0) {
-    siginfo_t info{};
-    if (::waitid(P_PIDFD, static_cast<id_t>(child.pidfd.get()), &info, WEXITED | WNOHANG) == 0 &&
-        info.si_pid != 0)
-      child.wait_status = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
-    return true;
-  }
-  if (entries[1].revents == 0) return false;
-  child.hung_up = true;
-  if (child.state != Child::State::kDying) child.kill();  // it has no life thread: it can't go on
-  // One that serves nothing yet waits for no such page: its end comes, and tells the reason.
-  if (&child == candidate_.get()) return false;
-  if (!only_sleeps_uninterruptibly(child.pid)) return false;
-  spdlog::warn("server {} is killed and waits for its successor", child.pid);
-  child.wait_status = -SIGKILL;
-  corpses_.push_back(std::move(child.pidfd));
-  return true;
-}
-
-void Keeper::check_heartbeat(Child& child) {
-  const Clock::time_point now = Clock::now();
-  if (child.pinged && now - *child.pinged > kAnswerPatience) {
-    spdlog::error("server {} does not answer: killing it", child.pid);
-    child.kill();
-  } else if (!child.pinged && now >= child.next_ping) {
-    child.pinged = now;
-    child.next_ping = now + kPingInterval;
-    (void)child.channel.send(Verb::kPing, std::to_string(::getpid()));
-  }
-}
-
 void Keeper::see_to_server() {
   const Clock::time_point now = Clock::now();
   if (server_) {
-    Child& child = *server_;
-    const bool dead = is_dead(child);
+    ServerProcess& child = *server_;
+    const bool dead = child.is_dead(/*may_wait_for_page=*/true);
     receive(child);
     if (!dead) {
       const auto age = now - child.since;
-      if (child.state == Child::State::kServing) check_heartbeat(child);
-      if (child.state == Child::State::kStarting && age > kStartPatience) child.kill();
-      if (child.state == Child::State::kRetiring && age > kRetirePatience) child.kill();
-      if (child.state == Child::State::kDying && age > 1s) child.kill();  // again
+      if (child.state == State::kServing) child.check_heartbeat();
+      if (child.state == State::kStarting && age > kStartPatience) child.kill();
+      if (child.state == State::kRetiring && age > kRetirePatience) child.kill();
+      if (child.state == State::kDying && age > 1s) child.kill();  // again
       return;
+    }
+    if (child.is_corpse) {
+      spdlog::warn("server {} is killed and waits for its successor", child.pid);
+      corpses_.push_back(std::move(child.pidfd));
     }
     const bool asked_to = child.ending;
     const bool crashed = child.wait_status != -SIGKILL && !child.lived_long();
@@ -452,10 +384,10 @@ void Keeper::see_to_server() {
     if (stopping_ || (!has_served_ && never_ready)) finished_ = true;
   }
   if (server_ || stopping_ || finished_) return;
-  if (candidate_ && candidate_->state == Child::State::kPrepared) {
+  if (candidate_ && candidate_->state == State::kPrepared) {
     server_ = std::move(candidate_);
     successor_ = server_->program;
-    server_->enter(Child::State::kStarting);
+    server_->enter(State::kStarting);
     (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
   } else if (now >= restart_at_) {
     restart();
@@ -464,7 +396,8 @@ void Keeper::see_to_server() {
 
 void Keeper::see_to_candidate() {
   if (!candidate_) return;
-  const bool dead = is_dead(*candidate_);
+  // One that serves nothing yet waits for no page: its end comes, and tells the reason.
+  const bool dead = candidate_->is_dead(/*may_wait_for_page=*/false);
   receive(*candidate_);
   if (dead) {
     const int status = candidate_->wait_status;
@@ -473,13 +406,11 @@ void Keeper::see_to_candidate() {
                               : fmt::format("the new server exited with status {}", status));
     return;
   }
-  if (candidate_->state == Child::State::kPreparing &&
-      Clock::now() - candidate_->since > kPreparePatience)
+  if (candidate_->state == State::kPreparing && Clock::now() - candidate_->since > kPreparePatience)
     candidate_->kill();
-  if (candidate_->state == Child::State::kPrepared && server_ &&
-      server_->state == Child::State::kServing) {
+  if (candidate_->state == State::kPrepared && server_ && server_->state == State::kServing) {
     server_->ending = true;
-    server_->enter(Child::State::kRetiring);
+    server_->enter(State::kRetiring);
     (void)server_->channel.send(Verb::kRetire);
   }
 }
@@ -503,8 +434,8 @@ void Keeper::begin_stop() {
     return;
   }
   server_->ending = true;
-  if (server_->state == Child::State::kDying) return;
-  server_->enter(Child::State::kRetiring);
+  if (server_->state == State::kDying) return;
+  server_->enter(State::kRetiring);
   (void)server_->channel.send(Verb::kRetire);
 }
 
@@ -517,7 +448,7 @@ Result<void> Keeper::run(const RunServer& run_server,
     see_to_candidate();
     see_to_server();
     reap();
-    if (server_ && server_->state == Child::State::kServing) {
+    if (server_ && server_->state == State::kServing) {
       has_served_ = true;  // also one that another keeper started
       if (!announced_) {
         announced_ = true;

@@ -3,18 +3,16 @@
 
 #include <sys/types.h>
 
-#include <chrono>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "fusefs/holdings.h"
-#include "fusefs/keeper_channel.h"
 #include "fusefs/options.h"
+#include "fusefs/server_process.h"
 #include "fusefs/service_manager.h"
 
 namespace umwelt::fusefs {
@@ -27,8 +25,6 @@ namespace umwelt::fusefs {
 // that a new one is there at once, whatever became of the program's file.
 class Keeper {
  public:
-  using Clock = std::chrono::steady_clock;
-
   // Takes the runtime folder and mounts the filesystems, unless the descriptors of an earlier
   // keeper say that this is done. Before: SIGTERM, SIGINT, SIGHUP and SIGUSR2 blocked. EAGAIN and
   // a text that says who, when another daemon has the runtime folder.
@@ -42,7 +38,6 @@ class Keeper {
   Result<void> run(const RunServer& run_server, const std::function<Result<void>()>& on_ready);
 
  private:
-  struct Child;
   explicit Keeper(const Options& options);
 
   Result<void> take_runtime();
@@ -50,7 +45,7 @@ class Keeper {
   Result<void> open_signals();
   void adopt_server();
 
-  Result<std::unique_ptr<Child>> spawn(const std::string& program);
+  Result<std::unique_ptr<ServerProcess>> spawn(const std::string& program);
   [[noreturn]] void become_server(Holdings&& extra, const std::string& program);
   void restart();
   void start_upgrade(const std::string& program);
@@ -60,11 +55,9 @@ class Keeper {
   int poll_timeout() const;
   void wait();
   void on_signal();
-  void receive(Child& child);
-  bool is_dead(Child& child);
+  void receive(ServerProcess& child);
   void see_to_server();
   void see_to_candidate();
-  void check_heartbeat(Child& child);
   void reap();
   void begin_stop();
   void clean_up();
@@ -76,11 +69,11 @@ class Keeper {
   ServiceManager manager_;
   RunServer run_server_;
 
-  std::unique_ptr<Child> server_;     // serves, or is about to
-  std::unique_ptr<Child> candidate_;  // prepares to be the next, of another program
-  std::vector<UniqueFd> corpses_;     // pidfds of those that are being replaced
-  std::string successor_;             // program of server_, if another one than this
-  Clock::time_point restart_at_;
+  std::unique_ptr<ServerProcess> server_;     // serves, or is about to
+  std::unique_ptr<ServerProcess> candidate_;  // prepares to be the next, of another program
+  std::vector<UniqueFd> corpses_;             // pidfds of those that are being replaced
+  std::string successor_;                     // program of server_, if another one than this
+  ServerProcess::Clock::time_point restart_at_;
   unsigned failed_starts_ = 0;
   bool has_served_ = false, announced_ = false, stopping_ = false, finished_ = false;
 };
