@@ -45,44 +45,45 @@ MemoryReader::MemoryReader(const Directory* directory)
       swap_or_kernel_(directory, 0,
                       directory->v2() ? "memory.swap.current" : "memory.kmem.usage_in_bytes") {}
 
-Result<void> MemoryReader::refresh(unsigned level, unsigned swap_level) {
+Result<void> MemoryReader::refresh(const MemoryLimit& limit) {
   for (HeldFile* file : {&usage_, &stat_, &swap_or_kernel_}) UMWELT_CHECK(file->refresh());
-  if (level != limit_level_) {
-    limit_level_ = level;
+  if (limit.level != limit_level_) {
+    limit_level_ = limit.level;
     limit_usage_ = HeldFile();
     limit_stat_ = HeldFile();
-    if (level > 0) {
+    if (limit_level_ > 0) {
       const char* usage = directory_->v2() ? "memory.current" : "memory.usage_in_bytes";
-      limit_usage_ = HeldFile(directory_, level, usage);
-      limit_stat_ = HeldFile(directory_, level, "memory.stat");
+      limit_usage_ = HeldFile(directory_, limit_level_, usage);
+      limit_stat_ = HeldFile(directory_, limit_level_, "memory.stat");
     }
   }
-  if (swap_level != swap_level_) {
-    swap_level_ = swap_level;
+  swap_limited_ = limit.swap_max_bytes.value_or(0) > 0;
+  if (limit.swap_level != swap_level_) {
+    swap_level_ = limit.swap_level;
     limit_swap_ = HeldFile();
     const char* swap = directory_->v2() ? "memory.swap.current" : "memory.stat";
-    if (swap_level > 0) limit_swap_ = HeldFile(directory_, swap_level, swap);
+    if (swap_level_ > 0) limit_swap_ = HeldFile(directory_, swap_level_, swap);
   }
   UMWELT_CHECK(limit_usage_.refresh());
   UMWELT_CHECK(limit_swap_.refresh());
   return limit_stat_.refresh();
 }
 
-Result<Memory> MemoryReader::read(std::string& buffer) {
+Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {
   const bool v2 = directory_->v2();
   Memory memory;
   const auto stat = UMWELT_TRY(read_stat(stat_, v2, buffer));
   if (stat) memory.stat = stat->stat;
-  const auto third = UMWELT_TRY(read_number(swap_or_kernel_, buffer));
-  if (v2) {
-    memory.swap_usage_bytes = third.value_or(0);
-  } else {
+  if (!v2) {
     // All kernel memory of a v1 cgroup is one figure; most of it is slab.
-    memory.stat.kernel = memory.stat.slab_unreclaimable = third;
+    memory.stat.kernel = memory.stat.slab_unreclaimable =
+        UMWELT_TRY(read_number(swap_or_kernel_, buffer));
     memory.swap_usage_bytes = stat ? stat->swap_bytes.value_or(0) : 0;
+  } else if (swap || (swap_limited_ && swap_level_ == 0)) {
+    memory.swap_usage_bytes = UMWELT_TRY(read_number(swap_or_kernel_, buffer)).value_or(0);
   }
   memory.limit_swap_usage_bytes = memory.swap_usage_bytes;
-  if (swap_level_ > 0) UMWELT_CHECK(read_limiting_swap(buffer, memory));
+  if (swap_limited_ && swap_level_ > 0) UMWELT_CHECK(read_limiting_swap(buffer, memory));
   if (limit_level_ > 0) {
     // Two more files are read below; leave one out here.
     memory.usage_bytes = charged(memory.stat);

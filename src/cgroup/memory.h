@@ -6,22 +6,24 @@
 
 #include "base/result.h"
 #include "cgroup/directory.h"
+#include "cgroup/limits.h"
 #include "cgroup/state.h"
 
 namespace umwelt::cgroup {
 
-// The memory use of a cgroup and of the level that limits it, in at most 4 syscalls a read, 5
-// where an ancestor limits the swap. Not thread-safe.
+// The memory use of a cgroup and of the level that limits it, in 2 syscalls a read (v1: 3), one
+// more where an ancestor limits the memory, and one more where swap is limited (v1: by an
+// ancestor). Not thread-safe.
 class MemoryReader {
  public:
   // `directory` outlives the reader.
   explicit MemoryReader(const Directory* directory);
 
-  // The levels that set the limits (MemoryLimit). Opens what is not open yet.
-  Result<void> refresh(unsigned level, unsigned swap_level);
+  // Opens what is not open yet, and what tells the use of the levels that set the limits.
+  Result<void> refresh(const MemoryLimit& limit);
 
-  // Where there is no memory controller, every value is 0.
-  Result<Memory> read(std::string& buffer);
+  // Where there is no memory controller, every value is 0. `swap` asks for swap_usage_bytes.
+  Result<Memory> read(bool swap, std::string& buffer);
   Result<MemoryEvents> read_events(std::string& buffer);
 
  private:
@@ -31,6 +33,7 @@ class MemoryReader {
   const Directory* directory_;
   HeldFile usage_, stat_, swap_or_kernel_;
   unsigned limit_level_ = 0, swap_level_ = 0;
+  bool swap_limited_ = false;  // to more than nothing
   HeldFile limit_usage_, limit_stat_, limit_swap_;
 };
 

@@ -98,7 +98,7 @@ Result<void> Reader::Impl::check_alive() {
 }
 
 Result<void> Reader::Impl::refresh(const MemoryLimit& memory_limit) {
-  if (memory) UMWELT_CHECK(memory->refresh(memory_limit.level, memory_limit.swap_level));
+  if (memory) UMWELT_CHECK(memory->refresh(memory_limit));
   if (cpu_time) UMWELT_CHECK(cpu_time->refresh(quota_level));
   if (tasks) UMWELT_CHECK(tasks->refresh());
   if (io) UMWELT_CHECK(io->refresh());
@@ -205,8 +205,10 @@ Result<State> Reader::read(unsigned parts) {
   Impl& impl = *impl_;
   State state;
   state.limits = impl.limits;
-  if (parts & kMemory)
-    state.memory = impl.memory ? UMWELT_TRY(impl.memory->read(impl.buffer)) : Memory();
+  if (parts & (kMemory | kSwap)) {
+    const bool swap = (parts & kSwap) != 0;
+    state.memory = impl.memory ? UMWELT_TRY(impl.memory->read(swap, impl.buffer)) : Memory();
+  }
   if (parts & kMemoryEvents) {
     state.memory_events =
         impl.memory ? UMWELT_TRY(impl.memory->read_events(impl.buffer)) : MemoryEvents();

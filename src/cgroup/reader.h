@@ -22,6 +22,7 @@ enum Part : unsigned {
   kPressure = 1U << 4,
   kHugetlb = 1U << 5,
   kMemoryEvents = 1U << 6,
+  kSwap = 1U << 7,  // kMemory with swap_usage_bytes
 };
 
 // Reads one container's cgroups through descriptors that it holds open. Not thread-safe: the owner

@@ -54,14 +54,15 @@ struct MemoryStat {
 };
 
 struct Memory {
-  MemoryStat stat;                     // of the container
-  std::uint64_t usage_bytes = 0;       // of the container
-  std::uint64_t swap_usage_bytes = 0;  // of the container
+  // Of the container. v2 tells the swap by a file of its own: 0 unless it was asked for, or the
+  // container limits it itself.
+  MemoryStat stat;
+  std::uint64_t usage_bytes = 0, swap_usage_bytes = 0;
   // Of the cgroup that sets Limits::memory_max_bytes (the container or an ancestor); equal to the
   // container's where it sets the limit itself or nobody does.
   std::uint64_t limit_usage_bytes = 0;
   std::uint64_t limit_inactive_file = 0, limit_active_file = 0, limit_slab_reclaimable = 0;
-  // Of the cgroup that sets Limits::swap_max_bytes, in the same way.
+  // Of the cgroup that sets Limits::swap_max_bytes; not read where nobody does, or that is 0.
   std::uint64_t limit_swap_usage_bytes = 0;
 };
 

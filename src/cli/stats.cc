@@ -65,7 +65,7 @@ Result<Meter> open_meter(const cgroup::Hierarchies& hierarchies, const CpuSet& o
 Result<Sample> measure(Meter& meter, const CpuSet& online) {
   UMWELT_TRY(meter.reader.read_limits(online));
   const cgroup::State state =
-      UMWELT_TRY(meter.reader.read(cgroup::kMemory | cgroup::kCpuTime | cgroup::kTasks));
+      UMWELT_TRY(meter.reader.read(cgroup::kSwap | cgroup::kCpuTime | cgroup::kTasks));
   const Clock::time_point now = Clock::now();
   const double elapsed_ns = std::chrono::duration<double, std::nano>(now - meter.at).count();
   const cgroup::CpuTime used = state.cpu_time.value_or(cgroup::CpuTime());

@@ -11,10 +11,10 @@ class V2Memory : public testing::Test {
  protected:
   V2Memory() { hierarchies_.v2 = "/cg"; }
   void write(const std::string& path, const std::string& text) { tree_.write("cg/" + path, text); }
-  Memory read(const char* path) {
+  Memory read(const char* path, unsigned part = kSwap) {
     auto reader = Reader::open(hierarchies_, {{"", path}}, tree_.root());
     EXPECT_TRUE(reader) << reader.error().message();
-    auto state = reader->read(kMemory);
+    auto state = reader->read(part);
     EXPECT_TRUE(state) << state.error().message();
     return *state->memory;
   }
@@ -66,6 +66,19 @@ TEST_F(V2Memory, SwapOfTheAncestorThatLimitsIt) {
   EXPECT_EQ(read("/p/a").limit_swap_usage_bytes, 4000u);
   write("p/a/memory.swap.max", "5000\n");
   EXPECT_EQ(read("/p/a").limit_swap_usage_bytes, 9u);
+  EXPECT_EQ(read("/p/a", kMemory).limit_swap_usage_bytes, 9u);
+}
+
+TEST_F(V2Memory, SwapIsReadWhereSomebodyNeedsIt) {
+  write("a/memory.swap.current", "9\n");
+  write("a/memory.stat", "anon 10\n");
+  for (const char* max : {"max\n", "0\n"}) {
+    write("a/memory.swap.max", max);
+    EXPECT_EQ(read("/a", kMemory).stat.anon, 10u);
+    EXPECT_EQ(read("/a", kMemory).swap_usage_bytes, 0u);
+    EXPECT_EQ(read("/a", kSwap).stat.anon, 10u);
+    EXPECT_EQ(read("/a", kSwap).swap_usage_bytes, 9u);
+  }
 }
 
 TEST_F(V2Memory, EventsAreEveryLineOfTheFile) {
