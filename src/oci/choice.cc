@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::string_view kKey = "umwelt";
 constexpr std::string_view kPrefix = "umwelt.";
+// Where containerd and CRI-O say which container of a pod it is.
+constexpr std::string_view kPodKeys[] = {"io.kubernetes.cri.container-type",
+                                         "io.kubernetes.cri-o.ContainerType"};
 
 tl::unexpected<Error> bad(std::string_view key, std::string_view value, std::string_view allowed) {
   std::string shown(value.substr(0, 60));
@@ -80,6 +83,15 @@ Result<void> read_environment(const JsonText& json, const JsonValue* environment
   return {};
 }
 
+// The container that only holds a pod's namespaces, in which no program asks for anything.
+Result<bool> is_pod_sandbox(const JsonText& json, const JsonValue& annotations) {
+  for (const std::string_view key : kPodKeys) {
+    const JsonValue* type = UMWELT_TRY(json.find(annotations, key));
+    if (type != nullptr && UMWELT_TRY(json.string(*type)) == "sandbox") return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Result<void> apply_choice(std::string_view key, std::string_view value, Choice& choice) {
@@ -101,11 +113,13 @@ Result<void> apply_choice(std::string_view key, std::string_view value, Choice& 
 Result<void> read_choice(const JsonText& config, Choice& choice) {
   const JsonValue* annotations = UMWELT_TRY(config.find(config.root(), "annotations"));
   // First of all: an error in anything else must not open what is required.
-  if (annotations != nullptr)
+  if (annotations != nullptr) {
+    if (UMWELT_TRY(is_pod_sandbox(config, *annotations))) choice.mode = Mode::kOff;
     if (const JsonValue* mode = UMWELT_TRY(config.find(*annotations, kKey))) {
       const std::string value = UMWELT_TRY(config.string(*mode));
       UMWELT_CHECK(apply_mode(value, choice.mode));
     }
+  }
   if (const JsonValue* process = UMWELT_TRY(config.find(config.root(), "process"))) {
     const JsonValue* environment = UMWELT_TRY(config.find(*process, "env"));
     UMWELT_CHECK(read_environment(config, environment, choice));

@@ -2,7 +2,8 @@
 // What a container asks of umwelt, in annotations, labels or environment variables of the same
 // names:
 //
-//   umwelt=off|on|required     required: it must not start with the host's files
+//   umwelt=off|on|required     required: it must not start with the host's files; on, but for the
+//                              sandbox of a pod, which only holds its namespaces
 //   umwelt.views=cpu,memory    only these groups of files (launch::view_groups)
 //   umwelt.cpu-ids=auto|dense|host
 //   umwelt.cpu-policy=ceil|floor|cpuset

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 import time
 
 import machine as machines
@@ -140,19 +141,31 @@ hooks_dir = ["{folder}/hooks.d"]
 
 
 class Containerd:
+    """containerd of the distribution, with CRI in the host's network. It has the image "box:1", and
+    "pause:1" for pods."""
+
     def __init__(self, machine, image):
         self.machine = machine
-        folder = self.folder = machine.folder / "containerd"
-        folder.mkdir()
+        folder = self.folder = pathlib.Path(
+            tempfile.mkdtemp(prefix="containerd-", dir=machine.folder))
         config = folder / "config.toml"
         config.write_text(f"""version = 2
 root = "{folder}/root"
 state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "{folder}/sock"
 [ttrpc]
   address = "{folder}/ttrpc"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "docker.io/library/pause:1"
+  disable_apparmor = true
+  disable_hugetlb_controller = true
+  restrict_oom_score_adj = true
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
 """)
         machine.umwelt("setup", "containerd", "--file", config)
         self.log = open(folder / "log", "wb")
@@ -160,31 +173,39 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [program("containerd"), "--config", config], stdout=self.log, stderr=self.log,
             env={**machine.environment, "PATH": f"{machine.state}/runtimes:{SYSTEM_PATH}"})
         wait_until(lambda: self("version", check=False).returncode == 0, 30, "containerd's answer")
-        self("image", "import", self._docker_archive(image))
+        # What the kubelet sees is in a namespace of its own.
+        for namespace, name, command in (("default", "box", ["sh"]), ("k8s.io", "box", ["sh"]),
+                                         ("k8s.io", "pause", ["sleep", "100000"])):
+            self("-n", namespace, "image", "import", self._docker_archive(image, name, command))
 
-    def _docker_archive(self, image):
+    @property
+    def socket(self):
+        return self.folder / "sock"
+
+    def _docker_archive(self, image, name, command):
         """What ctr imports: an image in docker's layout."""
         import hashlib
         import io
         import tarfile
         layer = pathlib.Path(image).read_bytes()
         config = json.dumps({
-            "architecture": "amd64", "os": "linux", "config": {},
+            "architecture": "amd64", "os": "linux",
+            "config": {"Cmd": command, "Env": ["PATH=/sbin:/bin"]},
             "rootfs": {"type": "layers",
                        "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]}}).encode()
-        name = hashlib.sha256(config).hexdigest() + ".json"
-        manifest = json.dumps([{"Config": name, "RepoTags": ["docker.io/library/box:1"],
+        file = hashlib.sha256(config).hexdigest() + ".json"
+        manifest = json.dumps([{"Config": file, "RepoTags": [f"docker.io/library/{name}:1"],
                                 "Layers": ["layer.tar"]}]).encode()
         path = self.folder / "archive.tar"
         with tarfile.open(path, "w") as archive:
-            for member, data in ((name, config), ("layer.tar", layer), ("manifest.json", manifest)):
+            for member, data in ((file, config), ("layer.tar", layer), ("manifest.json", manifest)):
                 info = tarfile.TarInfo(member)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
         return path
 
     def __call__(self, *arguments, **options):
-        return self.machine.run(program("ctr"), "-a", self.folder / "sock", *arguments, **options)
+        return self.machine.run(program("ctr"), "-a", self.socket, *arguments, **options)
 
     def stop(self):
         for task in self("tasks", "ls", "-q", check=False).stdout.split():

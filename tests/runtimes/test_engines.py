@@ -85,6 +85,36 @@ def test_containerd(machine, image):
     assert machine.oci_log() == ""
 
 
+@needs("containerd", "ctr")
+@pytest.mark.parametrize("pid", ["own", "shared"])
+def test_cri(machine, image, pid):
+    """A pod as the kubelet starts it, with a pid namespace for each container, or one for all."""
+    cri = pytest.importorskip("cri", reason="needs grpc for Python")
+    containerd = engines.Containerd(machine, image)
+    kubelet = cri.Kubelet(containerd.socket)
+    image, wait = "docker.io/library/box:1", ["sleep", "600"]
+    show = ["sh", "-c", SHOW]
+    try:
+        pod = kubelet.run_pod("pod", cri.CONTAINER if pid == "own" else cri.POD)
+        box = kubelet.start(pod, "box", image, wait,
+                            cri.resources(str(CPU), machines.MEMORY_KIB * 1024))
+        assert len(machine.records()) == 1  # the pod's sandbox has none
+        small = kubelet.start(pod, "small", image, wait, cri.resources(str(CPU), 64 << 20))
+        assert_own_resources(kubelet.exec(box, show))
+        assert_own_resources(kubelet.exec(small, show), 64 << 10)
+        kubelet.update(box, cri.resources(str(CPU), 192 << 20))
+        time.sleep(1)
+        assert_own_resources(kubelet.exec(box, show), 192 << 10)
+        assert_own_resources(kubelet.exec(small, show), 64 << 10)
+        for container in (box, small):
+            kubelet.remove(container)
+        kubelet.remove_pod(pod)
+        machine.nothing_left()
+    finally:
+        containerd.stop()
+    assert machine.oci_log() == ""
+
+
 @needs("lxc-execute")
 def test_lxc(machine, tmp_path):
     rootfs = machines.make_rootfs(tmp_path / "rootfs")

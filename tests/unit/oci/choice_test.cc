@@ -31,6 +31,22 @@ TEST(Choice, AnnotationsGoBeforeTheEnvironment) {
   EXPECT_EQ(choice.views, std::vector<std::string>{"io"});
 }
 
+TEST(Choice, TheSandboxOfAPodIsLeftOut) {
+  for (const char* key :
+       {"io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"}) {
+    const std::string start = std::string(R"({"annotations":{")") + key + R"(":")";
+    for (const auto& [rest, mode] : std::vector<std::pair<std::string, Mode>>{
+             {R"(sandbox"}})", Mode::kOff},
+             {R"(container"}})", Mode::kOn},
+             {R"(sandbox","umwelt":"on"}})", Mode::kOn},
+             {R"(sandbox","umwelt":"required"}})", Mode::kRequired}}) {
+      Choice choice;
+      ASSERT_TRUE(read_choice(parsed(start + rest), choice));
+      EXPECT_EQ(choice.mode, mode) << key << rest;
+    }
+  }
+}
+
 TEST(Choice, RequiredSurvivesAnError) {
   Choice choice;
   EXPECT_FALSE(read_choice(parsed(R"({"annotations":{"umwelt.views":"nonsense",
