@@ -31,6 +31,11 @@ Result<nlohmann::json> ping(const container::Directories& directories) {
                         {"version", reply.value("version", "?")}};
 }
 
+std::string nobody_listens(const Context& context) {
+  return fmt::format("no umweltd listens on {}; umwelt daemon start starts one",
+                     context.directories.socket());
+}
+
 Result<int> status(const Context& context, bool json) {
   const nlohmann::json daemon = UMWELT_TRY(ping(context.directories));
   const bool running = !daemon.is_null();
@@ -43,7 +48,7 @@ Result<int> status(const Context& context, bool json) {
                                    daemon["version"].get<std::string>(), daemon["pid"].get<int>(),
                                    context.directories.socket())));
   } else {
-    UMWELT_CHECK(print(fmt::format("no umweltd listens on {}\n", context.directories.socket())));
+    UMWELT_CHECK(print(nobody_listens(context) + "\n"));
   }
   return running ? 0 : kExitFailure;
 }
@@ -59,8 +64,7 @@ Result<int> start(const Context& context) {
 
 Result<int> stop(const Context& context, bool force) {
   const nlohmann::json daemon = UMWELT_TRY(ping(context.directories));
-  if (daemon.is_null())
-    return fail(0, fmt::format("no umweltd listens on {}", context.directories.socket()));
+  if (daemon.is_null()) return fail(0, nobody_listens(context));
   const launch::Store store = UMWELT_TRY(open_store(context.directories));
   std::size_t running = 0;
   for (const launch::Launched& launched : UMWELT_TRY(store.all())) running += is_running(launched);
@@ -86,8 +90,7 @@ Result<int> stop(const Context& context, bool force) {
 Result<int> upgrade(const Context& context, const std::string& program) {
   const std::string socket = context.directories.socket();
   const nlohmann::json before = UMWELT_TRY(ping(context.directories));
-  if (before.is_null())
-    return fail(0, fmt::format("no umweltd listens on {}; umwelt daemon start starts one", socket));
+  if (before.is_null()) return fail(0, nobody_listens(context));
   const std::string path = program.empty() ? "" : std::filesystem::absolute(program).string();
   const Progress progress("waiting for the new umweltd to serve");
   const auto deadline = std::chrono::steady_clock::now() + kUpgradePatience;
