@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In the test VM: the packages' unit under systemd, and containers that read while every process of
+it is killed. Prints what it saw as JSON.
+
+    systemd_unit.py DEB...      installs the packages and starts systemd
+    systemd_unit.py --read PID  (of itself) reads the files of a container until its stdin ends
+"""
+
+import json
+import os
+import pathlib
+import re
+import select
+import subprocess
+import sys
+import time
+
+KILLS = 8
+MEMORY_KIB = 65536
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
+               "DEBIAN_FRONTEND": "noninteractive"}
+
+
+def run(*command, check=True):
+    done = subprocess.run([str(word) for word in command], env=ENVIRONMENT, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+    assert not check or done.returncode == 0, (command, done.stdout[-3000:], done.stderr[-3000:])
+    return done.stdout.strip()
+
+
+def wait_until(condition, what, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
+        time.sleep(0.1)
+
+
+class Systemd:
+    """systemd as the first process of a pid namespace."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            ["unshare", "--fork", "--pid", "--mount", "--propagation", "private", "--mount-proc",
+             "/lib/systemd/systemd", "--system", "--unit=umweltd.service", "--log-target=null"],
+            env={**ENVIRONMENT, "container": "other"}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=sys.stderr)
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        wait_until(lambda: children.read_text().strip(), "the start of systemd")
+        self.pid = int(children.read_text())
+        wait_until(lambda: self.show("ActiveState") == "active", "the start of umweltd.service")
+
+    def command(self, *words):
+        return ["nsenter", "-t", self.pid, "-m", "-p", *words]
+
+    def run(self, *words, check=True):
+        return run(*self.command(*words), check=check)
+
+    def show(self, name):
+        return self.run("systemctl", "show", "--value", "-p", name, "umweltd.service", check=False)
+
+    def stop(self):
+        os.kill(self.pid, 9)
+        self.process.wait(timeout=60)
+
+
+def read(pid):
+    """Reads of a container's files, as a process beside it."""
+    root = pathlib.Path(f"/proc/{pid}/root")
+    expected = {"proc/meminfo": rb"\AMemTotal: +%d kB\n" % MEMORY_KIB,
+                "proc/cpuinfo": rb"\Aprocessor\t: 0\n(?!.*\nprocessor)",
+                "proc/stat": rb"\Acpu .*\ncpu0 .*\n(?!cpu)", "proc/uptime": rb"\A[0-9]",
+                "sys/devices/system/cpu/online": rb"\A0\n\Z"}
+    seen = {"reads": 0, "failed": [], "wrong": [], "longest_stall_ms": 0}
+    print("reads", flush=True)
+    while not select.select([0], [], [], 0)[0]:
+        for name, pattern in expected.items():
+            started = time.monotonic()
+            try:
+                text = (root / name).read_bytes()
+            except OSError as error:
+                seen["failed"].append(f"{name}: {error}")
+                continue
+            finally:
+                seen["reads"] += 1
+                stall = round((time.monotonic() - started) * 1000)
+                seen["longest_stall_ms"] = max(seen["longest_stall_ms"], stall)
+            if not re.search(pattern, text, re.S if "cpuinfo" in name else 0):
+                seen["wrong"].append(f"{name}: {text[:200]!r}")
+    print(json.dumps(seen))
+
+
+def main(debs):
+    run("dpkg", "--install", *debs)
+    systemd = Systemd()
+    report = {"state": systemd.show("ActiveState"), "kills": 0}
+    systemd.run("umwelt", "run", "--detach", "--name", "box", "--cpuset-cpus", "1", "--memory",
+                f"{MEMORY_KIB}K", "--", "sleep", "100000")
+    pid = json.loads(systemd.run("umwelt", "inspect", "box"))["pid"]
+    readers = [subprocess.Popen(
+        [str(word) for word in systemd.command(sys.executable, os.path.abspath(__file__), "--read", pid)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        for _ in range(2)]
+    for reader in readers:
+        assert reader.stdout.readline() == "reads\n"
+    report["stored"] = int(systemd.show("NFileDescriptorStore"))
+    for kill in range(KILLS):
+        main_pid = systemd.show("MainPID")
+        systemd.run("systemctl", "kill", "-s", "KILL", "umweltd.service")
+        report["kills"] += 1
+        wait_until(lambda before=main_pid: systemd.show("ActiveState") == "active" and
+                   systemd.show("MainPID") not in ("0", before), f"restart {kill}")
+        time.sleep(0.5)
+    report["restarts"] = int(systemd.show("NRestarts"))
+    report["stored_after"] = int(systemd.show("NFileDescriptorStore"))
+    report["readers"] = [json.loads(reader.communicate("end\n", timeout=60)[0]) for reader in readers]
+    systemd.run("umwelt", "rm", "--force", "box")
+    systemd.run("systemctl", "stop", "umweltd.service")
+    report["stopped"] = systemd.show("ActiveState")
+    mounts = pathlib.Path(f"/proc/{systemd.pid}/mountinfo").read_text()
+    report["mounts_left"] = [line for line in mounts.splitlines() if " fuse.umwelt " in line]
+    systemd.stop()
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--read":
+        read(int(sys.argv[2]))
+    else:
+        main(sys.argv[1:])

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unit of the packages, under systemd in the test VM."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+from test_package import ROOT, packages
+
+UNIT = ROOT / "packaging/systemd/umweltd.service"
+
+
+def test_security_score():
+    """systemd's own opinion: 0 is best; a service without any restriction has 9.6."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    with tempfile.TemporaryDirectory() as folder:
+        unit = shutil.copy(UNIT, folder)
+        done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+                              capture_output=True, text=True)
+    assert "Overall exposure level" in done.stdout, done
+    line = done.stdout.strip().splitlines()[-1]
+    print(line)
+    assert float(line.split(":")[1].split()[0]) <= 5, done.stdout
+
+
+@pytest.mark.timeout(1200)
+def test_killed_under_systemd():
+    """SIGKILL of every process of the service: systemd keeps the descriptors, no read fails."""
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("needs qemu-system-x86")
+    assert packages(), "no packages: ./dev package"
+    done = subprocess.run(
+        [ROOT / "tests/vm/run.sh", "--timeout", "1100", "-m", "3G", "--", "/usr/bin/python3",
+         pathlib.Path(__file__).with_name("systemd_unit.py"), *packages()],
+        capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-5000:])
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    print(json.dumps(report))
+    assert report["state"] == "active"
+    assert report["kills"] == report["restarts"] > 0
+    assert report["stored"] > 0 and report["stored_after"] > 0
+    for reader in report["readers"]:
+        assert reader["reads"] > 100
+        assert not reader["failed"] and not reader["wrong"], reader
+    assert report["stopped"] == "inactive"
+    assert not report["mounts_left"]
