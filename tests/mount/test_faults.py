@@ -269,8 +269,10 @@ def test_no_descriptors_left(daemon, container):
         read_whole(path)
     resource.prlimit(server, resource.RLIMIT_NOFILE, (daemon.fds(), before[1]))
     with Load(paths, threads=2) as load:
+        daemon.patience = SLOWNESS
         with contextlib.suppress(RuntimeError, OSError):
             daemon.container("other")
+        daemon.patience = 10 * SLOWNESS
         time.sleep(0.3)
     load.report("no descriptors left")
     assert not load.failures, load.failures[:5]

@@ -165,6 +165,7 @@ class Daemon:
         self.process = None
         self.pid = None
         self.containers = []
+        self.patience = 10 * SLOWNESS  # of a call, in seconds
 
     def start(self):
         with open(self.log_path, "ab") as log:
@@ -199,7 +200,7 @@ class Daemon:
 
     def _ask(self, request):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
-            peer.settimeout(10 * SLOWNESS)
+            peer.settimeout(self.patience)
             peer.connect(str(self.runtime / "umweltd.sock"))
             peer.send(json.dumps(request).encode())
             reply = peer.recv(1 << 20)
