@@ -28,6 +28,10 @@ def run(*command, check=True):
     return done.stdout.strip()
 
 
+def say(text):
+    print(f"{time.monotonic():.1f} s: {text}", file=sys.stderr, flush=True)
+
+
 def wait_until(condition, what, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -91,17 +95,20 @@ def read(pid):
 
 def main(debs):
     run("dpkg", "--install", *debs)
+    say("the packages are installed")
     systemd = Systemd()
+    say("umweltd.service is active")
     report = {"state": systemd.show("ActiveState"), "kills": 0}
     systemd.run("umwelt", "run", "--detach", "--name", "box", "--cpuset-cpus", "1", "--memory",
                 f"{MEMORY_KIB}K", "--", "sleep", "100000")
-    pid = json.loads(systemd.run("umwelt", "inspect", "box"))["pid"]
+    pid = json.loads(systemd.run("umwelt", "inspect", "box"))[0]["launched"]["init_pid"]
     readers = [subprocess.Popen(
         [str(word) for word in systemd.command(sys.executable, os.path.abspath(__file__), "--read", pid)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         for _ in range(2)]
     for reader in readers:
         assert reader.stdout.readline() == "reads\n"
+    say("readers read")
     report["stored"] = int(systemd.show("NFileDescriptorStore"))
     for kill in range(KILLS):
         main_pid = systemd.show("MainPID")
@@ -109,10 +116,12 @@ def main(debs):
         report["kills"] += 1
         wait_until(lambda before=main_pid: systemd.show("ActiveState") == "active" and
                    systemd.show("MainPID") not in ("0", before), f"restart {kill}")
+        say(f"kill {kill + 1} survived")
         time.sleep(0.5)
     report["restarts"] = int(systemd.show("NRestarts"))
     report["stored_after"] = int(systemd.show("NFileDescriptorStore"))
     report["readers"] = [json.loads(reader.communicate("end\n", timeout=60)[0]) for reader in readers]
+    say("readers ended")
     systemd.run("umwelt", "rm", "--force", "box")
     systemd.run("systemctl", "stop", "umweltd.service")
     report["stopped"] = systemd.show("ActiveState")
