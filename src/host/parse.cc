@@ -172,6 +172,10 @@ Result<Stat> parse_stat(std::string_view text) {
   parse_keyed<Stat>(whole, kNumbers, stat);
   std::sort(stat.cpus.begin(), stat.cpus.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto twice =
+      std::adjacent_find(stat.cpus.begin(), stat.cpus.end(),
+                         [](const auto& a, const auto& b) { return a.first == b.first; });
+  if (twice != stat.cpus.end()) return fail(EINVAL, "parse stat");
   return stat;
 }
 

@@ -167,7 +167,7 @@ Result<void> remove_listener(JsonText& config, const JsonValue& kernel,
 
 Result<void> set_listener(JsonText& config, const Additions& additions) {
   const JsonValue* kernel = UMWELT_TRY(config.find(config.root(), "linux"));
-  if (kernel == nullptr) return {};
+  if (kernel == nullptr || kernel->kind != JsonValue::Kind::kObject) return {};
   if (!additions.seccomp_listener.empty()) return add_listener(config, *kernel, additions);
   if (!additions.former_listener.empty()) return remove_listener(config, *kernel, additions);
   return {};

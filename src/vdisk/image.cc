@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "container/json_fields.h"
 #include "vdisk/digest.h"
 #include "vdisk/image_file.h"
 #include "vdisk/mount_api.h"
@@ -80,18 +81,18 @@ Result<Image> image_from_json(const json& object) try {
   i.digest = object.at("digest").get<std::string>();
   const std::string form = object.at("form").get<std::string>();
   i.form = form == "erofs" ? ImageForm::kErofs : ImageForm::kDirectory;
-  i.stored_bytes = object.at("stored_bytes").get<std::uint64_t>();
-  i.content_bytes = object.at("content_bytes").get<std::uint64_t>();
-  i.entries = object.at("entries").get<std::uint64_t>();
+  const bool numbers = container::read_field(object, "stored_bytes", i.stored_bytes) &&
+                       container::read_field(object, "content_bytes", i.content_bytes) &&
+                       container::read_field(object, "entries", i.entries) &&
+                       container::read_field(object, "created_s", i.created_s);
   i.source = object.at("source").get<std::string>();
-  i.created_s = object.at("created_s").get<std::int64_t>();
   const json& config = object.at("config");
   config.at("environment").get_to(i.config.environment);
   config.at("entrypoint").get_to(i.config.entrypoint);
   config.at("command").get_to(i.config.command);
   config.at("workdir").get_to(i.config.workdir);
   config.at("user").get_to(i.config.user);
-  if (!valid_image_name(i.name) || !valid_digest(i.digest) ||
+  if (!numbers || !valid_image_name(i.name) || !valid_digest(i.digest) ||
       (form != "erofs" && form != "directory"))
     return fail(EUCLEAN, "read an image's description");
   return i;

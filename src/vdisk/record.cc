@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/parse.h"
+#include "container/json_fields.h"
 #include "vdisk/loop.h"
 
 namespace umwelt::vdisk {
@@ -84,16 +85,18 @@ Result<Record> record_from_json(const nlohmann::json& json) try {
   r.id = json.at("id").get<std::string>();
   r.kind = UMWELT_TRY(from_name(kKinds, json.at("kind").get<std::string>()));
   r.cls = UMWELT_TRY(from_name(kClasses, json.at("class").get<std::string>()));
-  r.capacity_bytes = json.at("capacity_bytes").get<std::uint64_t>();
+  bool numbers = container::read_field(json, "capacity_bytes", r.capacity_bytes) &&
+                 container::read_field(json, "created_s", r.created_s);
   r.image = json.at("image").get<std::string>();
   r.container = json.value("container", "");
   r.snapshot_of = json.at("snapshot_of").get<std::string>();
   r.keep = json.at("keep").get<bool>();
   r.shared = json.at("shared").get<bool>();
-  r.created_s = json.at("created_s").get<std::int64_t>();
+  const nlohmann::json& limits = json.at("limits");
   for (const LimitField& f : kLimitFields)
-    if (json.at("limits").contains(f.key))
-      r.limits.*f.field = json["limits"][f.key].get<std::uint64_t>();
+    if (container::find_field(limits, f.key) != nullptr)
+      numbers = container::read_field(limits, f.key, (r.limits.*f.field).emplace()) && numbers;
+  if (!numbers) return fail(EUCLEAN, "read a vdisk's record: a number is none");
   if (r.capacity_bytes == 0 || r.capacity_bytes % kBlockBytes != 0 ||
       r.capacity_bytes > kMaxCapacityBytes)
     return fail(EUCLEAN, "read a vdisk's record: its capacity is impossible");

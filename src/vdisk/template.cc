@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "container/json_fields.h"
 #include "vdisk/loop.h"
 #include "vdisk/tool.h"
 
@@ -108,10 +109,13 @@ nlohmann::json to_json(const std::vector<Extent>& extents) {
   return list;
 }
 
-std::vector<Extent> extents_from(const nlohmann::json& json) {
+Result<std::vector<Extent>> extents_from(const nlohmann::json& json) {
   std::vector<Extent> extents;
-  for (const auto& pair : json)
+  for (const auto& pair : json) {
+    if (!pair.at(0).is_number_unsigned() || !pair.at(1).is_number_unsigned())
+      return fail(EINVAL, "read extents");
     extents.push_back({pair.at(0).get<std::uint64_t>(), pair.at(1).get<std::uint64_t>()});
+  }
   return extents;
 }
 
@@ -201,10 +205,13 @@ Result<Template> deserialize(const std::string& bytes) {
   try {
     const auto header = nlohmann::json::parse(bytes.begin() + static_cast<std::ptrdiff_t>(rest),
                                               bytes.begin() + static_cast<std::ptrdiff_t>(end));
-    t.capacity_bytes = header.at("capacity").get<std::uint64_t>();
-    t.free_bytes = header.at("free").get<std::uint64_t>();
-    t.extents = extents_from(header.at("extents"));
-    t.metadata = extents_from(header.at("metadata"));
+    auto extents = extents_from(header.at("extents"));
+    auto metadata = extents_from(header.at("metadata"));
+    if (!extents || !metadata || !container::read_field(header, "capacity", t.capacity_bytes) ||
+        !container::read_field(header, "free", t.free_bytes))
+      return damaged;
+    t.extents = *std::move(extents);
+    t.metadata = *std::move(metadata);
   } catch (const nlohmann::json::exception&) {
     return damaged;
   }

@@ -47,6 +47,18 @@ TEST(Bundle, ComesAfterHooksThatAreThere) {
   EXPECT_EQ(config["hooks"]["prestart"], json::array());
 }
 
+TEST(Bundle, WhatIsNoObjectStaysAsItIs) {
+  Additions with = additions();
+  with.seccomp_listener = with.former_listener = "/run/umwelt/seccomp.sock";
+  with.time_namespace = true;
+  for (const char* kernel : {"null", "[]", "7"}) {
+    const json config =
+        json::parse(edit(std::string(R"({"linux":)") + kernel + R"(,"hooks":null})", with));
+    EXPECT_EQ(config["linux"], json::parse(kernel));
+    EXPECT_EQ(config["hooks"]["poststop"].size(), 1U);
+  }
+}
+
 TEST(Bundle, AgainIsTheSame) {
   Additions with = additions();
   with.seccomp_listener = with.former_listener = "/run/umwelt/seccomp.sock";
