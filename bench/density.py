@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/mount"))
 import umweltd as support  # noqa: E402
 
+SETTLING = 10  # seconds, in which new containers are looked at more often
 FILES = ["proc/cpuinfo", "proc/stat", "proc/meminfo", "proc/uptime", "proc/loadavg"]
 
 
@@ -76,6 +77,7 @@ def measure(arguments, daemon):
     for cycle in range(arguments.cycles):
         containers = register(daemon, arguments.containers)
         if cycle == 0:
+            time.sleep(SETTLING)
             usage.look()
             time.sleep(arguments.seconds)
             rows[f"{arguments.containers} containers, idle"] = usage.look()

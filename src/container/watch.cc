@@ -27,7 +27,7 @@ namespace {
 
 using ContainerPtr = Registry::ContainerPtr;
 
-constexpr std::size_t kReconciledPerTick = 16;
+constexpr std::size_t kReconciledPerTick = 6;
 constexpr unsigned kTicksBetweenSweeps = 10;  // and between savings of histories
 // The kernel updates effective cpusets after the uevent, in a work queue.
 constexpr unsigned kTicksAfterHotplug = 2;

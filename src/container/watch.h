@@ -12,7 +12,7 @@ namespace umwelt::container {
 // files and its ancestors' (inotify; an ancestor that many share is watched once), CPU hotplug
 // (uevents), and the death of its init process (pidfd), which unregisters it. What nobody announces
 // (another cgroup's partition taking CPUs away, the removal of the cgroup) is found by reading the
-// limits again, 16 containers a second in turn. Also keeps histories, on disk every 10 seconds and
+// limits again, 6 containers a second in turn. Also keeps histories, on disk every 10 seconds and
 // at the end, and sweeps on-demand containers.
 class Watch {
  public:
