@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/mount"))
 import umweltd as support  # noqa: E402
 
-SETTLING = 10  # seconds, in which new containers are looked at more often
+SETTLING = 10  # seconds from the last registration to what is measured as idle
 FILES = ["proc/cpuinfo", "proc/stat", "proc/meminfo", "proc/uptime", "proc/loadavg"]
 
 
@@ -82,7 +82,7 @@ def measure(arguments, daemon):
             time.sleep(arguments.seconds)
             rows[f"{arguments.containers} containers, idle"] = usage.look()
             some = containers[:arguments.read]
-            rate = read(some, 1)  # the first reads of each make what later ones use
+            read(some, 1)  # the first reads of each make what later ones use
             usage.look()
             rate = read(some, arguments.seconds)
             rows[f"{len(some)} of them read 10 times a second ({rate:.0f} reads/s)"] = usage.look()

@@ -165,8 +165,8 @@ def test_read_only_root(umwelt, rootfs):
 
 
 def test_a_rootfs_is_written_to(umwelt, rootfs):
-    umwelt.sh("--rootfs", rootfs, "echo hi >/root/file")
-    assert (rootfs / "root/file").read_text() == "hi\n"
+    umwelt.sh("--rootfs", rootfs, "echo hi >/written")
+    assert (rootfs / "written").read_text() == "hi\n"
 
 
 def test_mounts(umwelt, rootfs, tmp_path):

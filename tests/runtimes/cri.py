@@ -72,15 +72,14 @@ class Kubelet:
 
     def run_pod(self, name, pid=CONTAINER):
         """Its id and its configuration. In the host's network, which takes no CNI plugin."""
-        self.namespaces = {1: NODE, 2: pid}
         config = {1: {1: name, 2: f"{name}-uid", 3: "default", 4: 0},
-                  8: {2: {1: self.namespaces}}}
+                  8: {2: {1: {1: NODE, 2: pid}}}}
         return self.call("RunPodSandbox", {1: config})[1].decode(), config
 
     def start(self, pod, name, image, command, limits):
         pod_id, pod_config = pod
         config = {1: {1: name, 2: 0}, 2: {1: image}, 3: command,
-                  15: {1: limits, 2: {3: self.namespaces}}}
+                  15: {1: limits, 2: {3: pod_config[8][2][1]}}}  # the pod's namespaces
         container = self.call("CreateContainer", {1: pod_id, 2: config, 3: pod_config})[1].decode()
         self.call("StartContainer", {1: container})
         return container
