@@ -60,6 +60,7 @@ class Server {
   Holdings holdings_;
   Upgrade upgrade_;
   std::atomic<pid_t> keeper_pid_{0};
+  std::atomic<bool> unmounted_{false};  // by somebody else
   std::unique_ptr<Daemon> daemon_;
 };
 
@@ -74,7 +75,11 @@ Result<void> Server::run() {
       {.store = store_,
        .keeper_pid = [this] { return keeper_pid_.load(); },
        .upgrade = [this](const std::string& program) { return upgrade_.request(program); },
-       .on_unmounted = [this] { (void)channel_.send(Verb::kUnmounted); }}));
+       .on_unmounted =
+           [this] {
+             unmounted_ = true;
+             (void)channel_.send(Verb::kUnmounted);
+           }}));
   if (!options_.foreground)
     UMWELT_CHECK(leave_terminal(options_.directories.runtime + "/umweltd.log"));
   (void)channel_.send(Verb::kReady);
@@ -159,6 +164,8 @@ Result<void> Server::start_keeper(std::map<std::string, UniqueFd> kept) {
   }
   keeper_pid_ = child;
   channel_.replace(std::move(mine));
+  // Maybe only the keeper before it was told.
+  if (unmounted_) (void)channel_.send(Verb::kUnmounted);
   return {};
 }
 

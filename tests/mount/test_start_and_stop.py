@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -124,6 +125,20 @@ def test_stops_when_somebody_unmounts_it(daemon, folder):
     assert libc.umount2(os.fsencode(daemon.runtime / "live"), 0) == 0
     assert daemon.process.wait(10 * SLOWNESS) == 0
     assert "unmounted by somebody else" in daemon.log()
+    assert not mounted_below(folder)
+
+
+def test_stops_when_the_keeper_dies_as_somebody_unmounts_it(daemon, folder):
+    server = daemon.server_pid()
+    os.kill(daemon.pid, signal.SIGSTOP)
+    for point in (daemon.state / "proc", daemon.state / "sys", daemon.runtime / "live"):
+        assert libc.umount2(os.fsencode(point), 2) == 0
+    wait_until(lambda: not (daemon.state / "proc" / "uptime").exists(), 10 * SLOWNESS)
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.process.wait()
+    wait_until(lambda: not os.path.exists(f"/proc/{server}"), 10 * SLOWNESS)
+    keeper = re.search(r"keeper (\d+) goes on", daemon.log())[1]
+    wait_until(lambda: not os.path.exists(f"/proc/{keeper}"), 10 * SLOWNESS)
     assert not mounted_below(folder)
 
 
