@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tests/mount"))
 import umweltd as support  # noqa: E402
 
 SETTLING = 10  # seconds from the last registration to what is measured as idle
+GIVING_BACK = 12  # seconds: memory goes back to the kernel every 10
 FILES = ["proc/cpuinfo", "proc/stat", "proc/meminfo", "proc/uptime", "proc/loadavg"]
 
 
@@ -89,7 +90,7 @@ def measure(arguments, daemon):
         remove(containers)
         if cycle in (0, arguments.cycles - 1):
             support.wait_until(lambda: not list((daemon.runtime / "records").glob("*.json")), 30)
-            time.sleep(2)
+            time.sleep(GIVING_BACK)
             name = "all gone" if cycle == 0 else f"all gone, after {cycle + 1} cycles"
             rows[name] = usage.memory()
     return rows

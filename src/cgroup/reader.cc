@@ -201,6 +201,14 @@ Result<Limits> Reader::read_limits(const CpuSet& online) {
   return impl_->limits;
 }
 
+Result<bool> Reader::sets_changed(const CpuSet& online) {
+  Impl& impl = *impl_;
+  const Directory* directory = impl.find("cpuset");
+  if (!directory) return false;
+  return UMWELT_TRY(read_cpus(*directory, online, impl.buffer)) != impl.limits.cpus ||
+         UMWELT_TRY(read_mems(*directory, impl.buffer)) != impl.limits.mems;
+}
+
 Result<State> Reader::read(unsigned parts) {
   Impl& impl = *impl_;
   State state;

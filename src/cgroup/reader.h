@@ -42,6 +42,11 @@ class Reader {
   // The cost grows with the depth; call it when something changed.
   Result<Limits> read_limits(const CpuSet& online);
 
+  // Whether the CPUs or the memory nodes are others than at the last read_limits(): the limits that
+  // can change without a write to one of limit_files(). Also true once the cpuset's cgroup is gone.
+  // 6 syscalls where both are set.
+  Result<bool> sets_changed(const CpuSet& online);
+
   // The limits as of the last read_limits() and the asked parts, fresh. At most 4 syscalls a part,
   // at any depth of the cgroup. kTasks costs about 10, as many again for each cgroup below it, and
   // on v2, where no cgroupstats is, 3 for each of at most 1024 threads.

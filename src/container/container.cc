@@ -252,6 +252,15 @@ Result<bool> Container::refresh(const std::function<void()>& changed) {
   return true;
 }
 
+Result<bool> Container::changed_unannounced() {
+  const auto facts = host_->read(host::kCpus);
+  if (!facts) return fail(EIO, facts.error().message());
+  std::lock_guard lock(mutex_);
+  auto changed = cgroup_.sets_changed(facts->cpus->online);
+  if (!changed) return fail(kernel_error(changed.error()));
+  return *changed || facts->cpus != cpus_;
+}
+
 std::vector<std::string> Container::limit_files() const {
   std::lock_guard lock(mutex_);
   return cgroup_.limit_files();

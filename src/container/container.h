@@ -43,6 +43,9 @@ class Container {
   // generation has been raised and `changed` called, before any refresh() of this container that
   // waits for this one returns. `changed` may read, but not refresh, the container.
   Result<bool> refresh(const std::function<void()>& changed = {});
+  // The cheap half of refresh(), which does the other if it is true: whether something changed that
+  // no file of limit_files() announces.
+  Result<bool> changed_unannounced();
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
   std::vector<std::string> limit_files() const;

@@ -2,6 +2,7 @@
 #include "container/watch.h"
 
 #include <linux/netlink.h>
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -17,6 +18,7 @@
 #include <set>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -27,7 +29,10 @@ namespace {
 
 using ContainerPtr = Registry::ContainerPtr;
 
-constexpr std::size_t kReconciledPerTick = 6;
+// In turn: the cheap look at what no file announces, and the whole, for writes through other mounts
+// of a hierarchy and for containers whose watches are lost.
+constexpr std::size_t kLookedAtPerTick = 8;
+constexpr std::size_t kReconciledPerTick = 1;
 constexpr unsigned kTicksBetweenSweeps = 10;  // and between savings of histories
 // The kernel updates effective cpusets after the uevent, in a work queue.
 constexpr unsigned kTicksAfterHotplug = 2;
@@ -74,6 +79,23 @@ Result<UniqueFd> open_timer() {
   return fd;
 }
 
+// Calls `turn` with the next `count` of `containers`, round and round by number; `last` is the one
+// that had a turn last.
+template <class Turn>
+void in_turn(const std::vector<ContainerPtr>& containers, std::uint64_t& last, std::size_t count,
+             Turn turn) {
+  auto next = std::upper_bound(containers.begin(), containers.end(), last,
+                               [](std::uint64_t number, const ContainerPtr& container) {
+                                 return number < container->record().number;
+                               });
+  for (std::size_t i = 0; i < std::min(count, containers.size()); ++i) {
+    if (next == containers.end()) next = containers.begin();
+    last = (*next)->record().number;
+    turn(*next);
+    ++next;
+  }
+}
+
 // -1 in the descriptor when the process is gone already.
 UniqueFd open_init(const Record& record) {
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, record.init_pid, 0)));
@@ -97,9 +119,10 @@ struct Watch::Impl {
   std::set<std::uint64_t> dirty;                             // to be refreshed
   std::set<std::uint64_t> exited;                            // whose init process is dead
   bool watches_full = false;
+  bool freed = false;  // containers went since the last sweep
 
   // Of the thread alone.
-  std::uint64_t reconciled = 0;  // number of the last container that had its turn
+  std::uint64_t looked_at = 0, reconciled = 0;  // numbers of the last containers that had a turn
   unsigned ticks = 0, ticks_after_hotplug = 0;
 
   Impl(Registry& registry_, std::shared_ptr<host::Reader> host_, Changed changed_)
@@ -119,6 +142,7 @@ struct Watch::Impl {
   void mark_all_dirty();
   void work();
   void tick();
+  void sweep();
   Result<bool> refresh(const ContainerPtr& container);
   bool refresh_or_end(const ContainerPtr& container, std::vector<ContainerPtr>& dead);
   bool lost_watches(std::uint64_t number);
@@ -175,6 +199,7 @@ void Watch::Impl::remove(const ContainerPtr& container) {
   dirty.erase(found->first);
   exited.erase(found->first);
   entries.erase(found);
+  freed = true;
 }
 
 void Watch::Impl::watch_files(const ContainerPtr& container) {
@@ -340,25 +365,29 @@ void Watch::Impl::tick() {
   const std::vector<ContainerPtr> registered = registry.all();
   for (const ContainerPtr& container : registered) container->tick();
   for (const ContainerPtr& container : registry.on_demand()) container->tick();
-  if (ticks % kTicksBetweenSweeps == 0) {
-    registry.sweep();
-    registry.save_histories();
-  }
+  if (ticks % kTicksBetweenSweeps == 0) sweep();
 
-  // In turn by number, round and round.
-  auto next = std::upper_bound(registered.begin(), registered.end(), reconciled,
-                               [](std::uint64_t number, const ContainerPtr& container) {
-                                 return number < container->record().number;
-                               });
   std::vector<ContainerPtr> dead;
-  for (std::size_t i = 0; i < std::min(kReconciledPerTick, registered.size()); ++i) {
-    if (next == registered.end()) next = registered.begin();
-    reconciled = (*next)->record().number;
-    if (refresh_or_end(*next, dead) && lost_watches(reconciled)) watch_files(*next);
-    ++next;
-  }
+  in_turn(registered, looked_at, kLookedAtPerTick, [&](const ContainerPtr& container) {
+    const auto found = container->changed_unannounced();
+    if (!found || *found) refresh_or_end(container, dead);
+  });
+  in_turn(registered, reconciled, kReconciledPerTick, [&](const ContainerPtr& container) {
+    if (refresh_or_end(container, dead) && lost_watches(reconciled)) watch_files(container);
+  });
   std::lock_guard lock(mutex);
   for (const ContainerPtr& container : dead) exited.insert(container->record().number);
+}
+
+void Watch::Impl::sweep() {
+  registry.sweep();
+  registry.save_histories();
+  {
+    std::lock_guard lock(mutex);
+    if (!std::exchange(freed, false)) return;
+  }
+  // What many containers left between what others still have would stay ours.
+  ::malloc_trim(0);
 }
 
 bool Watch::Impl::lost_watches(std::uint64_t number) {

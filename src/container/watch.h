@@ -11,9 +11,9 @@ namespace umwelt::container {
 // Notices what changes a container, in a thread of its own until destroyed: writes to its limit
 // files and its ancestors' (inotify; an ancestor that many share is watched once), CPU hotplug
 // (uevents), and the death of its init process (pidfd), which unregisters it. What nobody announces
-// (another cgroup's partition taking CPUs away, the removal of the cgroup) is found by reading the
-// limits again, 6 containers a second in turn. Also keeps histories, on disk every 10 seconds and
-// at the end, and sweeps on-demand containers.
+// (another cgroup's partition taking CPUs away, the removal of the cgroup) is found by looking at 8
+// containers a second in turn, and by reading all limits of one again. Also keeps histories, on
+// disk every 10 seconds and at the end, sweeps on-demand containers and gives memory back.
 class Watch {
  public:
   using ContainerPtr = Registry::ContainerPtr;

@@ -52,6 +52,23 @@ TEST(RealKernel, ReadsTheLimitsThatWereSet) {
   EXPECT_EQ(limits->pids_max, 77u);
 }
 
+TEST(RealKernel, TellsWhetherTheSetsChanged) {
+  RealCgroup cgroup;
+  REQUIRE_REAL_CGROUP(cgroup);
+  const CpuSet all = online();
+  if (all.count() < 2) GTEST_SKIP() << "needs two CPUs";
+  auto reader = Reader::open(cgroup.hierarchies, cgroup.paths);
+  ASSERT_TRUE(reader) << reader.error().message();
+  ASSERT_TRUE(reader->read_limits(all));
+  EXPECT_FALSE(reader->sets_changed(all).value_or(true));
+  ASSERT_TRUE(cgroup.write("cpuset", "cpuset.cpus", std::to_string(*all.last())));
+  EXPECT_TRUE(reader->sets_changed(all).value_or(false));
+  ASSERT_TRUE(reader->read_limits(all));
+  EXPECT_FALSE(reader->sets_changed(all).value_or(true));
+  cgroup.remove();
+  EXPECT_TRUE(reader->sets_changed(all).value_or(false));
+}
+
 TEST(RealKernel, BusyLoopShowsAsUserTime) {
   RealCgroup cgroup;
   REQUIRE_REAL_CGROUP(cgroup);
