@@ -21,6 +21,7 @@ import tempfile
 import time
 
 MIB = 1 << 20
+WRITE_SPEED = pathlib.Path(__file__).resolve().parents[1] / "tests/launch/programs/write_speed.py"
 
 
 def sh(*command, **options):
@@ -84,9 +85,9 @@ class Umwelt:
     def __call__(self, *arguments):
         return sh(self.program, *arguments, env=self.environment)
 
-    def popen(self, *arguments):
+    def popen(self, *arguments, stdout=subprocess.DEVNULL):
         return subprocess.Popen([self.program, *map(str, arguments)], env=self.environment,
-                                stdout=subprocess.DEVNULL)
+                                stdout=stdout)
 
     def configure(self, text):
         with contextlib.suppress(subprocess.CalledProcessError):
@@ -341,6 +342,49 @@ def destruction(args, folder, umwelt):
             "ratio": median(ratios)}
 
 
+@contextlib.contextmanager
+def volume(umwelt, name, *options):
+    umwelt("volume", "create", name, "--size", "512m", *options)
+    try:
+        yield
+    finally:
+        umwelt("volume", "rm", name)
+
+
+def speed_limit(args, folder, umwelt):
+    """Writers on a volume that is limited to 10 MiB/s; and a neighbour's fsync beside them."""
+    ways = {"direct": 0, "buffered": 16, "mmap": 16}  # and the MiB that only fill the page cache
+    slow = ("/usr/bin/python3", str(WRITE_SPEED))
+    sync = ("fio", "--name=f", "--directory=/data", "--rw=write", "--bs=4k", "--size=4m",
+            "--fsync=1", "--time_based", "--runtime=4", "--output-format=json")
+
+    def neighbour():
+        with volume(umwelt, "near"):
+            out = json.loads(umwelt("run", "-v", "near:/data", "--", *sync))
+        return out["jobs"][0]["sync"]["lat_ns"]["percentile"]
+
+    speeds, rounds = {way: [] for way in ways}, []
+    for _ in range(args.speed_rounds):
+        one = {}
+        for way in random.sample([None, *ways], len(ways) + 1):
+            if way is None:
+                one[way] = neighbour()
+                continue
+            with volume(umwelt, "slow", "--write-bps", "10m"):
+                writer = umwelt.popen("run", "-v", "slow:/data", "--", *slow, way, ways[way], 120,
+                                      stdout=subprocess.PIPE)
+                time.sleep(2)
+                one[way] = neighbour()
+                speeds[way].append(float(writer.communicate()[0]))
+        rounds.append(one)
+    return {"MiB/s of 10": {way: median(speeds[way]) for way in ways},
+            **{f"a neighbour's fsync, p{p}, to that without the writer": {
+                way: median([r[way][f"{p}.000000"] / r[None][f"{p}.000000"] for r in rounds])
+                for way in ways} for p in (50, 99)},
+            "a neighbour's fsync without the writer, ms": {
+                f"p{p}": median([r[None][f"{p}.000000"] / 1e6 for r in rounds]) for p in (50, 99)}}
+
+
 # --- report ---------------------------------------------------------------------------------------
 
 def report(results):
@@ -369,9 +413,11 @@ def main():
     parser.add_argument("--host", choices=("ext4", "xfs", "btrfs"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--fio-rounds", type=int, default=3)
+    parser.add_argument("--speed-rounds", type=int, default=3)
     parser.add_argument("--containers", type=int, default=100)
     parser.add_argument("--large-mib", type=int, default=1800, help="0: no large image")
-    parser.add_argument("--parts", default="creation,starts,throughput,density,destruction")
+    parser.add_argument("--parts", default="creation,starts,throughput,density,destruction,"
+                                           "speed_limit")
     parser.add_argument("--json")
     args = parser.parse_args()
     parts = args.parts.split(",")
@@ -385,7 +431,7 @@ def main():
                 if "creation" in parts:
                     for mib in [250] + ([args.large_mib] if args.large_mib else []):
                         results[f"creation, image of {mib} MiB"] = creation(args, host, mib)
-                for part in (starts, throughput, density, destruction):
+                for part in (starts, throughput, density, destruction, speed_limit):
                     if part.__name__ in parts:
                         results[part.__name__] = part(args, host, umwelt)
             finally:

@@ -182,6 +182,11 @@ void examine_disk(const container::Directories& directories, std::vector<Finding
             {"disk", Level::kFailure, path + ": " + std::strerror(errno), "mount " + path});
       continue;
     }
+    if ((status.f_flag & ST_RDONLY) != 0) {
+      out.push_back({"disk", Level::kFailure, path + " is on a read-only filesystem",
+                     "mount -o remount,rw $(findmnt -no TARGET --target " + path + ")"});
+      continue;
+    }
     const std::uint64_t free = status.f_bavail * status.f_frsize;
     const double share = status.f_blocks == 0 ? 1.0
                                               : static_cast<double>(status.f_bavail) /

@@ -6,12 +6,14 @@
 namespace umwelt::vdisk {
 
 Error explain(const Error& error, const std::string& what) {
+  const std::string kind = what.substr(0, what.find(' '));
   switch (error.code) {
     case 0:
       return error;
     case ENOENT:
-      return {0, fmt::format("there is no {}; umwelt {} ls lists them", what,
-                             what.substr(0, what.find(' ')))};
+      if (kind != "vdisk" && kind != "volume" && kind != "image")
+        return {error.code, fmt::format("{}: {}", what, error.text)};
+      return {0, fmt::format("there is no {}; umwelt {} ls lists them", what, kind)};
     case EEXIST:
       return {0, fmt::format("{} exists: remove it, or choose another name", what)};
     case EBUSY:

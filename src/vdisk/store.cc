@@ -148,9 +148,9 @@ Result<void> Store::create(Record record, const std::string& name) const {
   return link(file.get(), record, name);
 }
 
-Result<UniqueFd> Store::open_file(const std::string& name) const {
+Result<UniqueFd> Store::open_file(const std::string& name, int access) const {
   UMWELT_CHECK(check_name(name));
-  auto file = open_at(directory_.get(), file_name(name), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+  auto file = open_at(directory_.get(), file_name(name), access | O_NOFOLLOW | O_NONBLOCK);
   if (!file) return fail(file.error().code, name);
   struct stat status {};
   if (::fstat(file->get(), &status) != 0) return fail_errno(name);
@@ -177,14 +177,14 @@ Result<std::vector<Entry>> Store::list() const {
 }
 
 Result<Entry> Store::find(const std::string& name) const {
-  const UniqueFd file = UMWELT_TRY(open_file(name));
+  const UniqueFd file = UMWELT_TRY(open_file(name, O_RDONLY));
   Entry entry{.name = name, .record = {}, .in_use = is_locked_by_others(file.get())};
   if (auto record = read_record(file.get())) entry.record = std::move(*record);
   return entry;
 }
 
 Result<Usage> Store::usage(const std::string& name) const {
-  UniqueFd file = UMWELT_TRY(open_file(name));
+  UniqueFd file = UMWELT_TRY(open_file(name, O_RDONLY));
   const Record record = UMWELT_TRY(read_record(file.get()));
   if (is_locked_by_others(file.get())) {
     if (const auto disk = join(name)) return vdisk::usage(*disk);

@@ -3,6 +3,8 @@
 // the store: what is in use is locked, what is not named does not exist.
 #pragma once
 
+#include <fcntl.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -94,7 +96,7 @@ class Store {
         templates_(std::move(templates)),
         policy_(policy) {}
 
-  Result<UniqueFd> open_file(const std::string& name) const;
+  Result<UniqueFd> open_file(const std::string& name, int access = O_RDWR) const;
   Result<UniqueFd> lock_store() const;
   Result<void> admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const;
   Result<void> link(int file, const Record& record, const std::string& name,

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import tarfile
@@ -13,9 +14,10 @@ import threading
 import time
 
 import pytest
-from umwelt import SLOWNESS, make_rootfs
+from umwelt import SLOWNESS, UMWELT, make_rootfs
 
 MIB = 1 << 20
+PROGRAMS = pathlib.Path(__file__).parent / "programs"
 # The long version of the tests that have one.
 LONG = bool(os.environ.get("UMWELT_LONG"))
 
@@ -244,6 +246,61 @@ def test_larger_than_the_host_can_address(umwelt, image):
     refused(umwelt, "run", "--disk", "32t", "--", "true")
 
 
+@pytest.fixture
+def host_filesystem(tmp_path):
+    backing, point = tmp_path / "backing", tmp_path / "host"
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", backing, "512m"], check=True)
+    subprocess.run(["mount", "-o", "loop", backing, point], check=True)
+    yield point
+    subprocess.run(["umount", point], check=True)
+
+
+def test_host_filesystem_turns_read_only(umwelt, host_filesystem, nothing_left):
+    state = ("--state-dir", host_filesystem / "state")
+    umwelt.ok(*state, "vdisk", "create", "d", "--size", "32m")
+    umwelt.ok(*state, "volume", "create", "v", "--size", "32m")
+    subprocess.run(["mount", "-o", "remount,ro", host_filesystem], check=True)
+    for arguments in (("vdisk", "create", "e", "--size", "32m"),
+                      ("vdisk", "grow", "d", "--size", "64m"), ("vdisk", "snapshot", "d", "e"),
+                      ("vdisk", "check", "d"), ("vdisk", "rm", "d"), ("volume", "rm", "v"),
+                      ("image", "import", "/etc"), ("run", "--disk", "32m", "--", "true"),
+                      ("run", "-v", "v:/data", "--", "true")):
+        line = refused(umwelt, *state, *arguments)
+        assert re.search("read-only", line, re.IGNORECASE), line
+    listed = json.loads(umwelt.ok(*state, "vdisk", "ls", "--json"))
+    assert {disk["name"] for disk in listed} == {"d", "volume:v"}
+    findings = json.loads(umwelt(*state, "doctor", "--json").stdout)
+    assert any("read-only" in finding["text"] for finding in findings["findings"]), findings
+    subprocess.run(["mount", "-o", "remount,rw", host_filesystem], check=True)
+    assert umwelt.run("--", "echo", "on") == "on\n"
+    umwelt.ok(*state, "vdisk", "rm", "d")
+    umwelt.ok(*state, "volume", "rm", "v")
+    assert not list((host_filesystem / "state/vdisks").glob("*.img"))
+
+
+# Mounts a /dev without loop devices.
+NO_LOOPS = """
+mount -t tmpfs tmpfs "$1" && cd "$1" && mkdir pts shm
+for name in null zero full random urandom tty fuse; do
+  touch $name && mount --bind /dev/$name $name
+done
+cd / && mount --move "$1" /dev
+shift
+exec "$@"
+"""
+
+
+def test_machine_without_loop_devices(umwelt, tmp_path, nothing_left):
+    with volume(umwelt, "v"):
+        for what in (("--disk", "32m"), ("-v", "v:/data")):
+            done = subprocess.run(["unshare", "--mount", "sh", "-c", NO_LOOPS, "sh", tmp_path,
+                                   UMWELT, "run", *what, "--", "true"], text=True,
+                                  env=umwelt.environment, capture_output=True)
+            assert done.returncode == 125, done
+            assert done.stderr.count("\n") == 1 and "no loop devices" in done.stderr, done
+
+
 def test_image_too_large_for_its_clone(umwelt, image, tmp_path, busybox):
     root = make_rootfs(tmp_path / "big", busybox)
     (root / "big").write_bytes(os.urandom(40 * MIB))
@@ -297,27 +354,6 @@ def test_exclusive_and_shared_volumes(umwelt, image):
                                          "cat /o/f 2>/dev/null || true") == "there\n")
 
 
-# Writes 60 MiB and says how many MiB/s that were after the first ones.
-WRITER = """
-import mmap, os, sys, time
-way, first = sys.argv[1], int(sys.argv[2])
-f = os.open('/data/f', os.O_RDWR | os.O_CREAT | (os.O_DIRECT if way == 'direct' else 0))
-block = mmap.mmap(-1, 1 << 20)
-if way == 'mmap':
-    os.ftruncate(f, 60 << 20)
-    pages = mmap.mmap(f, 60 << 20)
-for i in range(60):
-    if i == first:
-        start = time.monotonic()
-    if way == 'mmap':
-        for at in range(i << 20, (i + 1) << 20, 4096):
-            pages[at] = 1
-    else:
-        assert os.write(f, block) == 1 << 20
-print((60 - first) / (time.monotonic() - start))
-"""
-
-
 def has_strict_limit():
     return any(pathlib.Path("/sys/class/bdi").glob("7:*/strict_limit"))
 
@@ -329,8 +365,8 @@ def test_write_speed(umwelt, way, first, nothing_left):
     if way != "direct" and not has_strict_limit():
         pytest.skip("needs Linux 6.2: dirty limits of a device")
     with volume(umwelt, "slow", "--write-bps", "10m"):
-        speed = float(umwelt.run("-v", "slow:/data", "--", "/usr/bin/python3", "-c", WRITER, way,
-                                 first))
+        speed = float(umwelt.run("-v", "slow:/data", "--", "/usr/bin/python3",
+                                 PROGRAMS / "write_speed.py", way, first, 60))
     print(f"\n{way}: {speed:.2f} MiB/s of 10")
     assert 3 / SLOWNESS < speed < 11  # a busy machine is slower
 
