@@ -325,9 +325,20 @@ Result<void> attach(const std::string& id, pid_t pid) {
   return {};
 }
 
+void thaw(const std::string& id) {
+  const auto layout = read_layout();
+  if (!layout) return;
+  const std::string name = cgroup_name(id);
+  if (const auto freezer = layout->v1.find("freezer"); freezer != layout->v1.end())
+    (void)write_file_at(AT_FDCWD, freezer->second + "/" + name + "/freezer.state", "THAWED");
+  else
+    (void)write_file_at(AT_FDCWD, layout->v2_mount + "/" + name + "/cgroup.freeze", "0");
+}
+
 Result<void> destroy_cgroup(const std::string& id) {
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
+  thaw(id);
   if (!layout.v2_mount.empty())  // atomic, where the kernel has it (5.14)
     (void)write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.kill", "1");
   for (int attempt = 0;; ++attempt) {

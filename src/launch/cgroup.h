@@ -22,6 +22,9 @@ Result<cgroup::Paths> create_cgroup(const std::string& id, const ResourceLimits&
 // the kernel refuses (memory and memory.memsw).
 Result<void> apply_limits(const std::string& id, const ResourceLimits& limits);
 Result<void> attach(const std::string& id, pid_t pid);
+// Lets its processes go on that the daemon stopped for want of space on the host: a stopped one
+// handles no signal, and on v1 not even SIGKILL ends it.
+void thaw(const std::string& id);
 // Kills everything in it (repeatedly, until it is empty) and removes it; absent is no error.
 // EBUSY when a process does not die within some seconds.
 Result<void> destroy_cgroup(const std::string& id);

@@ -123,6 +123,7 @@ class Run {
     child_output = {};
     child_ = std::move(*child);
     supervised_.pid = child_.pid;
+    supervised_.container = spec_.id;
     supervised_.pidfd = child_.pidfd.get();
 
     // The child may have given up at any step; what it says of the reason counts most.

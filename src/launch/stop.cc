@@ -6,6 +6,7 @@
 #include <chrono>
 #include <csignal>
 
+#include "launch/cgroup.h"
 #include "launch/launch.h"
 #include "launch/namespaces.h"
 #include "launch/store.h"
@@ -51,6 +52,7 @@ Result<void> stop(const Launched& launched, const container::Directories& direct
                   unsigned grace_s) {
   if (const auto init = open_process(launched.init_pid, launched.init_starttime)) {
     auto sent = send(init->get(), signal);
+    thaw(launched.spec.id);
     if (sent && !UMWELT_TRY(ended(init->get(), Clock::now() + std::chrono::seconds(grace_s))))
       sent = send(init->get(), SIGKILL);
     if (!sent && sent.error().code != ESRCH) return sent;

@@ -17,6 +17,7 @@
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "launch/cgroup.h"
 #include "launch/namespaces.h"
 #include "launch/terminal.h"
 
@@ -112,6 +113,7 @@ class Supervisor {
       if (process_handles(supervised_.pid, signal)) break;
       killed_by_ = signal;
       send(supervised_.pidfd, SIGKILL);
+      if (!supervised_.container.empty()) thaw(supervised_.container);
       return;
     }
     send(supervised_.pidfd, signal);

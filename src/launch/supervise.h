@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -21,6 +22,7 @@ Result<UniqueFd> block_signals();
 struct Supervised {
   int pidfd = -1;
   pid_t pid = 0;
+  std::string container;                    // its id, if this is its init
   UniqueFd master;                          // of its terminal
   UniqueFd out, err;                        // ends of pipes, when the output goes to a log
   intercept::Fallback* fallback = nullptr;  // nullptr: its syscalls are the kernel's

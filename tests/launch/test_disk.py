@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from umwelt import SLOWNESS, UMWELT, make_rootfs
+from umwelt import SLOWNESS, UMWELT, Umwelt, make_rootfs
 
 MIB = 1 << 20
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
@@ -417,6 +417,57 @@ def test_wrong_configuration(umwelt, tmp_path):
         refused(umwelt, "vdisk", "ls", text="bad.toml:2: disk.policy must be")
     finally:
         del umwelt.environment["UMWELT_CONFIG"]
+
+
+# Writes and syncs what the one before it did not, and notes how far it came, also on an error.
+FILLER = """
+i=0
+while :; do
+  dd if=/dev/urandom of=/fill.$i bs=1M count=8 conv=fsync 2> /dev/null || : > /failed
+  i=$((i + 1)); echo $i > /count; sync /count
+done
+"""
+
+
+def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tmp_path):
+    """Both vdisks were promised more than there is: their containers wait for space."""
+    near = Umwelt(host_filesystem)
+    near.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
+    (tmp_path / "umwelt.toml").write_text(
+        '[disk]\npolicy = "overcommit=8"\nlow_water = "200m"\ncritical = "120m"\n')
+    log = near.runtime / "umweltd.log"
+
+    def free():
+        status = os.statvfs(host_filesystem)
+        return status.f_bavail * status.f_frsize
+
+    def count(name):
+        path = near.root(name) / "count"
+        return int(path.read_text() or 0) if path.exists() else 0
+
+    try:
+        near.ok("daemon", "start")
+        names = ["one", "two"]
+        for name in names:
+            near.ok("run", "--detach", "--name", name, "--disk", "1g", "--", "sh", "-c", FILLER)
+        wait_until(lambda: "is stopped until there is space" in log.read_text(), 60)
+        time.sleep(1)
+        least = free()
+        assert re.search(r"at level (low|critical)(.|\n)* is stopped", log.read_text())
+        stopped = [count(name) for name in names]
+        time.sleep(1)
+        assert [count(name) for name in names] == stopped and all(stopped)
+        assert 0 < free() == least
+        start = time.monotonic()
+        near.ok("rm", "--force", "two")
+        assert time.monotonic() - start < 5 * SLOWNESS
+        wait_until(lambda: count("one") > stopped[0], 30)
+        assert not (near.root("one") / "failed").exists()
+        (near.root("one") / "writable").touch()
+        print(f"\nstopped after {stopped} times 8 MiB with {least / MIB:.0f} MiB free")
+    finally:
+        near.clean_up()
+    wait_until(lambda: not loops_of(near))
 
 
 def test_ready_vdisks(umwelt, image, configured):
