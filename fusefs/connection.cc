@@ -75,8 +75,10 @@ struct Connection::Worker {
 
   // Of the thread that calls it.
   static thread_local Worker* current;
+  static thread_local std::uint64_t current_request;
 
   void process(char* memory, std::size_t size) {
+    current_request = reinterpret_cast<const fuse_in_header*>(memory)->unique;
     fuse_buf request{};
     request.mem = memory;
     request.size = size;
@@ -105,6 +107,7 @@ struct Connection::Worker {
 };
 
 thread_local Connection::Worker* Connection::Worker::current = nullptr;
+thread_local std::uint64_t Connection::Worker::current_request = 0;
 
 Result<Channel> mount_channel(const std::string& path, unsigned threads,
                               const ConnectionKind& kind) {
@@ -192,6 +195,8 @@ std::shared_ptr<const void> Connection::keep_request() {
   std::swap(worker->slot, *next);
   return std::make_shared<Journal::Slot>(*std::move(next));
 }
+
+std::uint64_t Connection::current_request() { return Worker::current_request; }
 
 bool Connection::is_stuck(std::chrono::milliseconds time) const {
   const std::uint64_t limit_ns = static_cast<std::uint64_t>(time.count()) * 1'000'000;

@@ -79,6 +79,8 @@ class Connection {
   // stays in the journal as long as the result is held. Null when no more can be kept there: it
   // must be answered before the operation returns.
   static std::shared_ptr<const void> keep_request();
+  // The kernel's number of the request that the calling thread processes.
+  static std::uint64_t current_request();
 
   // Whether every thread has been at one request for that long.
   bool is_stuck(std::chrono::milliseconds time) const;

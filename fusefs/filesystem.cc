@@ -293,7 +293,8 @@ Result<Text> Filesystem::read_config(const Target& target) {
   return config_files_.content(target.id.value(), validity(target), [&] { return render(target); });
 }
 
-Result<Text> Filesystem::read_live(const Target& target, std::uint64_t handle, off_t offset) {
+Result<Text> Filesystem::read_live(const Target& target, std::uint64_t handle, off_t offset,
+                                   std::uint64_t request) {
   if (target.entry == nullptr) return fail(EISDIR, "read");
   if (offset != 0)
     if (Text text = live_files_.snapshot(handle)) return text;
@@ -301,7 +302,8 @@ Result<Text> Filesystem::read_live(const Target& target, std::uint64_t handle, o
   own.container = UMWELT_TRY(container_of(target));
   const auto read = [&] {
     const LiveFiles::Subject subject{own.container, own.container->generation(), own.id.value()};
-    return live_files_.take_snapshot(handle, subject, [&] { return render(own); });
+    return live_files_.take_snapshot(
+        handle, subject, [&] { return render(own); }, request);
   };
   auto text = read();
   if (!text && !target.container && own.container->gone()) {

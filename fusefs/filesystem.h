@@ -89,7 +89,8 @@ class Filesystem {
   Result<std::vector<DirectoryItem>> list(const Target& directory, off_t offset) const;
   // The text of which a read gets its part. `handle` is the opened file's.
   Result<Text> read_config(const Target& target);
-  Result<Text> read_live(const Target& target, std::uint64_t handle, off_t offset);
+  Result<Text> read_live(const Target& target, std::uint64_t handle, off_t offset,
+                         std::uint64_t request);
 
   // Whether the node's container is at a change, of which requests that describe it must not tell
   // yet.

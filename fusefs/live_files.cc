@@ -43,7 +43,10 @@ Text LiveFiles::snapshot(std::uint64_t handle) {
     const auto item = shard.snapshots.find(handle);
     if (item != shard.snapshots.end()) return item->second;
   }
-  auto text = outliving_ != nullptr ? outliving_->get(handle) : std::nullopt;
+  return outliving_ != nullptr ? outlived(handle, outliving_->get(handle)) : nullptr;
+}
+
+Text LiveFiles::outlived(std::uint64_t handle, std::optional<std::string> text) {
   if (!text) return nullptr;
   const auto snapshot = std::make_shared<const std::string>(*std::move(text));
   keep(handle, snapshot);
@@ -51,10 +54,12 @@ Text LiveFiles::snapshot(std::uint64_t handle) {
 }
 
 Result<Text> LiveFiles::take_snapshot(std::uint64_t handle, const Subject& subject,
-                                      const Render& render) {
+                                      const Render& render, std::uint64_t request) {
+  if (outliving_ != nullptr && request != 0)
+    if (Text text = outlived(handle, outliving_->get(handle, request))) return text;
   Text text = UMWELT_TRY(shared_text(subject, render));
   keep(handle, text);
-  if (outliving_ != nullptr) outliving_->put(handle, text);
+  if (outliving_ != nullptr) outliving_->put(handle, text, request);
   return text;
 }
 

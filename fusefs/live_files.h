@@ -45,8 +45,11 @@ class LiveFiles {
   // snapshot of it (there are bounds on how many and how large, beyond which the files opened first
   // lose theirs), it is the one that outlived its server; null when there is none.
   Text snapshot(std::uint64_t handle);
-  // At offset 0, and where there is none.
-  Result<Text> take_snapshot(std::uint64_t handle, const Subject& subject, const Render& render);
+  // At offset 0, and where there is none. `request` is the kernel's number of it: a server that was
+  // killed may have answered it, with a text that a program now reads on in, so that the next one
+  // gives the same text again; 0: not known.
+  Result<Text> take_snapshot(std::uint64_t handle, const Subject& subject, const Render& render,
+                             std::uint64_t request = 0);
   // Of the text that was made last, however long ago; made now if that is not known any more.
   Result<std::size_t> size(const Subject& subject, const Render& render);
   std::size_t bytes();  // of all snapshots; one that several share counts for each
@@ -72,6 +75,7 @@ class LiveFiles {
   Shared& shared(const Subject& subject) {
     return shared_[(subject.node * 0x9e3779b97f4a7c15U) >> 56];
   }
+  Text outlived(std::uint64_t handle, std::optional<std::string> text);
   Result<Text> shared_text(const Subject& subject, const Render& render);
   void keep(std::uint64_t handle, const Text& text);
 

@@ -229,7 +229,8 @@ void on_read(fuse_req_t request, fuse_ino_t node, std::size_t size, off_t offset
       // Not on behalf of a read(2), but to fill the page cache, for sendfile(2) or mmap(2). What is
       // in there would be old at the next read; EINVAL is what they say for "not with this file".
       if (info->lock_owner == 0) return fail(EINVAL, "read");
-      part.text = UMWELT_TRY(filesystem(request).read_live(target, info->fh, offset));
+      part.text = UMWELT_TRY(
+          filesystem(request).read_live(target, info->fh, offset, Connection::current_request()));
     }
     const std::size_t length = part.text->size();
     part.offset = std::min(static_cast<std::size_t>(offset), length);

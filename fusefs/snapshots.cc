@@ -27,7 +27,7 @@ std::uint64_t Snapshots::append(const std::string& text) {
   return position;
 }
 
-void Snapshots::put(std::uint64_t handle, const Text& text) {
+void Snapshots::put(std::uint64_t handle, const Text& text, std::uint64_t request) {
   if (text->size() > kRingBytes / 4) return;
   // Reads of one file within a tick share a text.
   struct Last {
@@ -41,6 +41,7 @@ void Snapshots::put(std::uint64_t handle, const Text& text) {
 
   Entry& entry = memory_.entries[place(handle)];
   entry.handle = 0;
+  entry.request = request;
   entry.position = last.position;
   entry.size = text->size();
   entry.handle = handle;
@@ -55,6 +56,11 @@ std::optional<std::string> Snapshots::get(std::uint64_t handle) const {
   std::string text(memory_.ring + position % kRingBytes, size);
   if (!holds(position, size) || entry.handle != handle) return std::nullopt;
   return text;
+}
+
+std::optional<std::string> Snapshots::get(std::uint64_t handle, std::uint64_t request) const {
+  if (memory_.entries[place(handle)].request != request) return std::nullopt;
+  return get(handle);
 }
 
 }  // namespace umwelt::fusefs

@@ -21,6 +21,7 @@ class Snapshots {
  public:
   struct Entry {
     std::atomic<std::uint64_t> handle;
+    std::atomic<std::uint64_t> request;
     std::atomic<std::uint64_t> position;  // in the endless sequence of texts
     std::atomic<std::uint64_t> size;
   };
@@ -35,9 +36,11 @@ class Snapshots {
   // `memory` is all 0 at first, and outlives this.
   explicit Snapshots(void* memory) : memory_(*static_cast<Memory*>(memory)) {}
 
-  // `handle` is not 0.
-  void put(std::uint64_t handle, const Text& text);
+  // `handle` is not 0. `request` tells for which of its reads the text was made.
+  void put(std::uint64_t handle, const Text& text, std::uint64_t request = 0);
   std::optional<std::string> get(std::uint64_t handle) const;
+  // Only a text that was made for this request.
+  std::optional<std::string> get(std::uint64_t handle, std::uint64_t request) const;
 
  private:
   static std::size_t place(std::uint64_t handle);

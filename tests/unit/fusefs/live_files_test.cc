@@ -76,6 +76,21 @@ TEST_F(LiveFilesTest, AFailureLeavesTheOldSnapshot) {
   EXPECT_EQ(read(handle, 1), "made 1");
 }
 
+TEST_F(LiveFilesTest, ARequestThatMayHaveBeenAnsweredIsAnsweredAlikeByTheNextServer) {
+  const auto memory = std::make_unique<Snapshots::Memory>();
+  Snapshots outliving(memory.get());
+  files_.set_snapshots(&outliving);
+  const std::uint64_t handle = files_.open();
+  ASSERT_EQ(**files_.take_snapshot(handle, subject_, counted(), 7), "made 1");
+  LiveFiles next;
+  next.set_snapshots(&outliving);
+  expire();
+  EXPECT_EQ(**next.take_snapshot(handle, subject_, counted(), 7), "made 1");
+  EXPECT_EQ(*next.snapshot(handle), "made 1");
+  EXPECT_EQ(**next.take_snapshot(handle, subject_, counted(), 8), "made 2");
+  EXPECT_EQ(*next.snapshot(handle), "made 2");
+}
+
 TEST_F(LiveFilesTest, SnapshotsAreBoundedAndTheFirstOpenedGoFirst) {
   const auto large = []() -> Result<std::string> { return std::string(1U << 20, 'x'); };
   std::vector<std::uint64_t> handles;
