@@ -175,7 +175,8 @@ Result<void> Daemon::Impl::serve_syscalls() {
   intercept = UMWELT_TRY(intercept::Server::start(
       options.directories.runtime, *registry,
       {.keep = [&store](const std::string& name, int fd) { return store.keep(name, fd); },
-       .drop = [&store](const std::string& name) { store.drop(name); }},
+       .drop = [&store](const std::string& name) { store.drop(name); },
+       .guard = surroundings->guard},
       std::move(listeners)));
   intercept_started = intercept.get();
   return {};

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "base/result.h"
 #include "fusefs/descriptor_store.h"
@@ -23,6 +24,8 @@ class Daemon {
     std::function<pid_t()> keeper_pid;
     std::function<Result<void>(const std::string& program)> upgrade;
     std::function<void()> on_unmounted;  // somebody else did
+    // Starts a guard for a listener that is kept (intercept/server.h).
+    std::function<Result<void>(const std::string& suffix)> guard;
   };
 
   // What can be done while another one still serves.

@@ -24,6 +24,7 @@
 #include "fusefs/journal.h"
 #include "fusefs/mounts.h"
 #include "fusefs/process.h"
+#include "intercept/guard.h"
 #include "intercept/paths.h"
 
 namespace umwelt::fusefs {
@@ -268,6 +269,16 @@ void Keeper::become_successor() {
   ::_exit(1);
 }
 
+void Keeper::start_guard(const std::string& suffix) {
+  const std::string listener = kKept + ("listener/" + suffix),
+                    notice = kKept + ("notice/" + suffix);
+  if (!holdings_.contains(listener) || !holdings_.contains(notice)) return;
+  const auto started =
+      intercept::start_guard({options_.directories.runtime, suffix.substr(0, suffix.rfind('/'))},
+                             holdings_.get(listener), holdings_.get(notice));
+  if (!started) spdlog::error("{}", started.error().message());
+}
+
 // --- what happens --------------------------------------------------------------------------------
 
 int Keeper::poll_timeout() const {
@@ -337,6 +348,9 @@ void Keeper::receive(ServerProcess& child) {
       case Verb::kDrop:
         manager_.drop(kKept + message.text);
         holdings_.drop(kKept + message.text);
+        break;
+      case Verb::kGuard:
+        start_guard(message.text);
         break;
       case Verb::kUpgrade:
         start_upgrade(message.text);

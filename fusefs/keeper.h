@@ -51,6 +51,7 @@ class Keeper {
   void start_upgrade(const std::string& program);
   void refuse_upgrade(const std::string& why);
   void become_successor();
+  void start_guard(const std::string& suffix);
 
   int poll_timeout() const;
   void wait();

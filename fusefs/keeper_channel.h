@@ -24,6 +24,7 @@ enum class Verb : char {
   kPong = 'a',
   kKeep = 'k',       // `fd` as `text`
   kDrop = 'd',       // the one that is called `text`
+  kGuard = 'G',      // start one for the listener that is kept as "listener/" + `text`
   kUpgrade = 'u',    // to the program `text`; "": the one that was started
   kUnmounted = 'U',  // somebody else unmounted a filesystem: stop
 };

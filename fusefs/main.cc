@@ -15,7 +15,6 @@
 #include "fusefs/options.h"
 #include "fusefs/process.h"
 #include "fusefs/server.h"
-#include "intercept/guard.h"
 
 namespace umwelt::fusefs {
 namespace {
@@ -71,7 +70,6 @@ Result<void> keep(const Options& options, Holdings inherited) {
 
 int main(int argc, char** argv) {
   using namespace umwelt;
-  if (const auto guarded = intercept::run_guard(argc, argv)) return *guarded;
   int code = 0;
   const auto options = fusefs::parse_options(argc, argv, code);
   if (!options) return code;

@@ -79,7 +79,9 @@ Result<void> Server::run() {
            [this] {
              unmounted_ = true;
              (void)channel_.send(Verb::kUnmounted);
-           }}));
+           },
+       .guard =
+           [this](const std::string& suffix) { return channel_.send(Verb::kGuard, suffix); }}));
   if (!options_.foreground)
     UMWELT_CHECK(leave_terminal(options_.directories.runtime + "/umweltd.log"));
   (void)channel_.send(Verb::kReady);

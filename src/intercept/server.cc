@@ -17,7 +17,6 @@
 
 #include "base/log.h"
 #include "base/parse.h"
-#include "intercept/guard.h"
 #include "intercept/listener.h"
 #include "intercept/paths.h"
 #include "intercept/process_state.h"
@@ -155,11 +154,8 @@ Result<void> Server::Impl::take(int connection) {
   std::string id = container ? container->record().id : handed.state.metadata;
   if (!container::valid_id(id)) id = "unknown";
   // Our launcher sends one, and has a fallback of its own.
-  if (!handed.notice) {
-    handed.notice = UMWELT_TRY(Notice::create());
-    const auto guarded = start_guard({runtime, id}, handed.listener.get(), handed.notice.get());
-    if (!guarded) spdlog::error("seccomp listener: {}", guarded.error().message());
-  }
+  const bool needs_guard = !handed.notice;
+  if (needs_guard) handed.notice = UMWELT_TRY(Notice::create());
   std::string suffix;
   {
     const std::lock_guard lock(mutex);
@@ -167,6 +163,10 @@ Result<void> Server::Impl::take(int connection) {
   }
   UMWELT_CHECK(keeping.keep("notice/" + suffix, handed.notice.get()));
   UMWELT_CHECK(keeping.keep("listener/" + suffix, handed.listener.get()));
+  if (needs_guard) {
+    if (const auto asked = keeping.guard(suffix); !asked)
+      spdlog::error("seccomp listener: {}", asked.error().message());
+  }
   return add(container, suffix, std::move(handed.listener), std::move(handed.notice));
 }
 

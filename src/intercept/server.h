@@ -20,10 +20,12 @@ class Server {
   using ContainerPtr = container::Registry::ContainerPtr;
 
   // Keeps descriptors for the next server, also if this process is killed at once, under names like
-  // "listener/ID/1", "notice/ID/1" and "seccomp-socket".
+  // "listener/ID/1", "notice/ID/1" and "seccomp-socket". `guard` starts a guard (guard.h) for the
+  // listener that is kept as "listener/" + suffix.
   struct Keeping {
     std::function<Result<void>(const std::string& name, int fd)> keep;
     std::function<void(const std::string& name)> drop;
+    std::function<Result<void>(const std::string& suffix)> guard;
   };
 
   // `kept`: what an earlier server kept; what is not of this one's names is left alone.

@@ -122,7 +122,8 @@ class Machine:
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and (entry / "exe").readlink().name == "umweltd":
                     words = (entry / "cmdline").read_bytes().decode().split("\0")
-                    if str(self.runtime) in words and "--seccomp-guard" not in words:
+                    name = (entry / "comm").read_text().strip()
+                    if str(self.runtime) in words and name != "umweltd-guard":
                         found.append(int(entry.name))
         return found
 
