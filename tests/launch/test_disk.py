@@ -429,6 +429,7 @@ done
 """
 
 
+@pytest.mark.vm
 def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tmp_path):
     """Both vdisks were promised more than there is: their containers wait for space."""
     near = Umwelt(host_filesystem)
