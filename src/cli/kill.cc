@@ -8,6 +8,7 @@
 
 #include "cli/containers.h"
 #include "cli/options.h"
+#include "launch/cgroup.h"
 
 namespace umwelt::cli {
 namespace {
@@ -23,6 +24,7 @@ Result<int> kill(const Context& context, int signal, const Operands& names) {
       return fail_errno(fmt::format("sending signal {} to container {}", signal, name));
     // After the uncatchable one the next command finds it stopped.
     if (signal == SIGKILL) {
+      launch::thaw(launched.spec.id);
       const Progress progress(fmt::format("waiting for the end of {}", launched.spec.name));
       UMWELT_TRY(wait_until_stopped(store, launched, kPatienceMs));
     }
