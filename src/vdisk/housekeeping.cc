@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
@@ -19,24 +18,17 @@
 #include "vdisk/paths.h"
 #include "vdisk/ready.h"
 #include "vdisk/store.h"
+#include "vdisk/trimmer.h"
 
 namespace umwelt::vdisk {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Weight = Housekeeping::Weight;
 
 constexpr int kIdleTickMs = 2000, kTickMs = 500, kUrgentTickMs = 20;
 // Between two looks no more than the space above the critical mark can be written, at this speed.
 constexpr std::uint64_t kBytesAMs = 4ULL << 20;
-// What is allocated beyond the live data by more than both is trimmed.
-constexpr std::uint64_t kTrimBytes = 64ULL << 20;
-constexpr unsigned kTrimFraction = 10;
 constexpr char kBallast[] = "ballast";
-
-bool worth_trimming(const Usage& usage) {
-  return usage.reclaimable_bytes() > std::max(kTrimBytes, usage.live_bytes / kTrimFraction);
-}
 
 // What is in memory and will be on the host soon; whose it is can't be told.
 std::uint64_t read_dirty_bytes() {
@@ -72,15 +64,14 @@ struct Housekeeping::Impl {
   Log log;
   Store store;
   std::optional<ReadyPool> ready;
+  std::optional<Trimmer> trimmer;
   UniqueFd stop;
   std::thread thread;
 
   // Of the thread alone:
   Level level = Level::kNormal;
   std::set<std::string> frozen;  // ids of containers
-  Clock::time_point next_trim = Clock::now();
-  std::string next_to_trim;  // name
-  std::string last_trouble;  // that was logged
+  std::string last_trouble;      // that was logged
   std::uint64_t above_critical_bytes = 0;
   bool empty = true;
 
@@ -94,12 +85,9 @@ struct Housekeeping::Impl {
   void enter(Level next, const Sums& sums);
   void freeze_all();
   void thaw_all();
-  void trim_all();
-  void trim_next();
   void keep_ballast();
   void trouble(const std::string& text);
   Result<cgroup::Paths> cgroup_of(const std::string& container) const;
-  std::vector<Entry> thin_in_use() const;
 };
 
 // The same trouble every half second is one line.
@@ -116,15 +104,6 @@ Result<cgroup::Paths> Housekeeping::Impl::cgroup_of(const std::string& container
   return UMWELT_TRY(container::record_from_json(json)).cgroup_paths;
 }
 
-std::vector<Entry> Housekeeping::Impl::thin_in_use() const {
-  std::vector<Entry> entries;
-  if (auto all = store.list())
-    for (Entry& e : *all)
-      if (e.in_use && e.record && e.record->cls != Class::kGuaranteed)
-        entries.push_back(std::move(e));
-  return entries;
-}
-
 void Housekeeping::Impl::keep_ready() {
   if (!ready) return;
   // One at a time: whoever waits for the loop lock or the disk goes first.
@@ -132,31 +111,8 @@ void Housekeeping::Impl::keep_ready() {
     trouble("keep vdisks ready: " + missing.error().message());
 }
 
-void Housekeeping::Impl::trim_all() {
-  for (const Entry& e : thin_in_use())
-    if (const auto disk = store.join(e.name)) (void)trim(*disk);
-}
-
-// One vdisk a round, so that trims never pile up.
-void Housekeeping::Impl::trim_next() {
-  if (settings.trim_interval_s == 0 || Clock::now() < next_trim) return;
-  const auto entries = thin_in_use();
-  const auto next = std::find_if(entries.begin(), entries.end(),
-                                 [this](const Entry& e) { return e.name >= next_to_trim; });
-  if (next == entries.end()) {
-    next_to_trim.clear();
-    next_trim = Clock::now() + std::chrono::seconds(settings.trim_interval_s);
-    return;
-  }
-  next_to_trim = next->name + '\1';  // the name after it
-  const auto disk = store.join(next->name);
-  if (!disk) return;
-  const auto now = usage(*disk);
-  if (now && worth_trimming(*now)) (void)trim(*disk);
-}
-
 void Housekeeping::Impl::freeze_all() {
-  for (const Entry& e : thin_in_use()) {
+  for (const Entry& e : thin_in_use(store)) {
     const std::string& id = e.record->container;
     if (id.empty() || frozen.contains(id)) continue;
     const auto paths = cgroup_of(id);
@@ -210,14 +166,13 @@ void Housekeeping::Impl::watch_space() {
   if (changed) enter(now, *sums);
   if (now == Level::kCritical) freeze_all();
   if (now != Level::kCritical && !frozen.empty()) thaw_all();
-  if (changed && now != Level::kNormal) trim_all();
+  if (changed && now != Level::kNormal) trimmer->trim_all();
   if (changed && now == Level::kNormal) keep_ballast();
 }
 
 void Housekeeping::Impl::round() {
   watch_space();
   keep_ready();
-  trim_next();
 }
 
 void Housekeeping::Impl::run() {
@@ -226,10 +181,10 @@ void Housekeeping::Impl::run() {
     round();
     const bool missing = ready && level == Level::kNormal && ready->size() < settings.ready;
     pollfd fds[] = {{stop.get(), POLLIN, 0}, {ready ? ready->notice() : -1, POLLIN, 0}};
-    const auto wait = empty && !ready ? kIdleTickMs
-                      : missing       ? kUrgentTickMs
-                                      : static_cast<int>(std::clamp<std::uint64_t>(
-                                      above_critical_bytes / kBytesAMs, kUrgentTickMs, kTickMs));
+    // Also without a vdisk: one may come, and be written to at once.
+    const int most = empty && !ready ? kIdleTickMs : missing ? kUrgentTickMs : kTickMs;
+    const auto wait = static_cast<int>(std::clamp<std::uint64_t>(
+        above_critical_bytes / kBytesAMs, kUrgentTickMs, static_cast<std::uint64_t>(most)));
     ::poll(fds, 2, wait);
     if (fds[0].revents != 0) break;
   }
@@ -252,7 +207,7 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
                                             vdisks_directory(directories), name));
   if (auto images = ImageStore::open(images_directory(directories))) UMWELT_TRY(images->tidy());
   // A keeper that was killed may have left containers stopped.
-  for (const Entry& e : impl->thin_in_use())
+  for (const Entry& e : thin_in_use(impl->store))
     if (!e.record->container.empty()) impl->frozen.insert(e.record->container);
   std::erase_if(impl->frozen, [&](const std::string& id) {
     const auto paths = impl->cgroup_of(id);
@@ -265,6 +220,7 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
   impl->stop = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   if (!impl->stop) return fail_errno("eventfd");
   Impl* self = impl.get();
+  impl->trimmer.emplace(impl->store, settings.trim_interval_s);
   impl->thread = std::thread([self] { self->run(); });
   return std::unique_ptr<Housekeeping>(new Housekeeping(std::move(impl)));
 }
