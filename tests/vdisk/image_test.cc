@@ -374,9 +374,14 @@ TEST_P(ImageTest, DamageIsASentence) {
   };
   ASSERT_EQ(shell("cp " + path + " " + path + ".good"), 0);
   for (const unsigned offset : {1024U, 1028U, 1036U, 1064U}) {  // magic, checksum, block size, root
-    ASSERT_EQ(shell("cp " + path + ".good " + path + " && printf '\\377' | dd of=" + path +
-                    " bs=1 conv=notrunc seek=" + std::to_string(offset)),
-              0);
+    ASSERT_EQ(shell("cp " + path + ".good " + path), 0);
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(offset);
+    const int byte = file.get();
+    file.seekp(offset);
+    file.put(static_cast<char>(~byte));
+    file.close();
+    ASSERT_TRUE(file) << offset;
     EXPECT_TRUE(damaged()) << offset;
     EXPECT_FALSE(images.verify(*image));
   }
