@@ -2,11 +2,13 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 
 import pytest
 
-pytest.register_assert_rewrite("umwelt")
+pytest.register_assert_rewrite("umwelt", "disks")
+import disks  # noqa: E402
 import umwelt as launcher  # noqa: E402
 
 
@@ -59,3 +61,45 @@ def busybox():
 @pytest.fixture
 def rootfs(tmp_path, busybox):
     return launcher.make_rootfs(tmp_path / "rootfs", busybox)
+
+
+@pytest.fixture(scope="module")
+def image(umwelt, tmp_path_factory, busybox):
+    root = launcher.make_rootfs(tmp_path_factory.mktemp("image") / "rootfs", busybox)
+    for name in ("df", "sync", "rm", "mv", "wc", "cmp", "md5sum", "ln", "mkdir"):
+        (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/lower").write_text("lower\n")
+    umwelt.ok("image", "import", "--name", "busybox", root)
+    return "busybox"
+
+
+@pytest.fixture
+def no_disk_left(umwelt, image):
+    """Every vdisk, loop device and image that a test made has gone with it."""
+    before = set(disks.vdisks(umwelt))
+    yield
+    disks.wait_until(lambda: not disks.loops_of(umwelt))
+    assert set(disks.vdisks(umwelt)) == before
+
+
+@pytest.fixture
+def host_filesystem(tmp_path):
+    backing, point = tmp_path / "backing", tmp_path / "host"
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", backing, "512m"], check=True)
+    subprocess.run(["mount", "-o", "loop", backing, point], check=True)
+    yield point
+    subprocess.run(["umount", point], check=True)
+
+
+@pytest.fixture
+def configured(umwelt, tmp_path):
+    """The command line with a configuration, and a daemon that has read it."""
+    def configure(text):
+        umwelt("daemon", "stop", "--force")
+        (tmp_path / "umwelt.toml").write_text(text)
+        umwelt.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
+        umwelt.ok("daemon", "start")
+    yield configure
+    umwelt("daemon", "stop", "--force")
+    umwelt.environment.pop("UMWELT_CONFIG", None)

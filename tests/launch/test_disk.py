@@ -1,75 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images, vdisks and volumes through the real command line."""
 
-import contextlib
 import json
 import os
 import pathlib
-import random
 import re
-import signal
 import subprocess
 import tarfile
-import threading
 import time
 
 import pytest
-from umwelt import SLOWNESS, UMWELT, Umwelt, make_rootfs
+from disks import MIB, refused, vdisks, volume, wait_until
+from umwelt import SLOWNESS, UMWELT, make_rootfs
 
-MIB = 1 << 20
-PROGRAMS = pathlib.Path(__file__).parent / "programs"
+pytestmark = pytest.mark.usefixtures("no_disk_left")
 # The long version of the tests that have one.
 LONG = bool(os.environ.get("UMWELT_LONG"))
-
-
-def loops_of(umwelt):
-    """Loop devices on files of our state directory."""
-    found = set()
-    for device in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            if str(umwelt.state) in device.read_text():
-                found.add(device.parts[3])
-    return found
-
-
-def wait_until(condition, seconds=10):
-    deadline = time.monotonic() + seconds * SLOWNESS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def vdisks(umwelt):
-    return {disk["name"]: disk for disk in json.loads(umwelt.ok("vdisk", "ls", "--json"))}
-
-
-def refused(umwelt, *arguments, text=""):
-    """One line that says why; the line."""
-    done = umwelt(*arguments)
-    assert done.returncode != 0, arguments
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("umwelt: "), done
-    assert text in lines[0], done
-    return lines[0]
-
-
-@pytest.fixture(scope="module")
-def image(umwelt, tmp_path_factory, busybox):
-    root = make_rootfs(tmp_path_factory.mktemp("image") / "rootfs", busybox)
-    for name in ("df", "sync", "rm", "mv", "wc", "cmp", "md5sum", "ln", "mkdir"):
-        (root / "bin" / name).symlink_to("busybox")
-    (root / "etc/lower").write_text("lower\n")
-    umwelt.ok("image", "import", "--name", "busybox", root)
-    return "busybox"
-
-
-@pytest.fixture(autouse=True)
-def no_disk_left(umwelt, image):
-    """Every vdisk, loop device and image that a test made has gone with it."""
-    before = set(vdisks(umwelt))
-    yield
-    wait_until(lambda: not loops_of(umwelt))
-    assert set(vdisks(umwelt)) == before
+PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 
 def size_in(umwelt, *arguments):
@@ -246,16 +193,6 @@ def test_larger_than_the_host_can_address(umwelt, image):
     refused(umwelt, "run", "--disk", "32t", "--", "true")
 
 
-@pytest.fixture
-def host_filesystem(tmp_path):
-    backing, point = tmp_path / "backing", tmp_path / "host"
-    point.mkdir()
-    subprocess.run(["mkfs.ext4", "-q", backing, "512m"], check=True)
-    subprocess.run(["mount", "-o", "loop", backing, point], check=True)
-    yield point
-    subprocess.run(["umount", point], check=True)
-
-
 def test_host_filesystem_turns_read_only(umwelt, host_filesystem, nothing_left):
     state = ("--state-dir", host_filesystem / "state")
     umwelt.ok(*state, "vdisk", "create", "d", "--size", "32m")
@@ -324,15 +261,6 @@ def test_the_command_has_no_descriptor_of_the_host(umwelt, image):
 
 # --- volumes --------------------------------------------------------------------------------------
 
-@contextlib.contextmanager
-def volume(umwelt, name, *options):
-    umwelt.ok("volume", "create", name, "--size", "128m", *options)
-    try:
-        yield name
-    finally:
-        wait_until(lambda: umwelt("volume", "rm", name).returncode == 0)
-
-
 def test_volume_outlives_containers(umwelt, image):
     with volume(umwelt, "data"):
         umwelt.sh("--image", image, "-v", "data:/data", "echo one > /data/f")
@@ -382,161 +310,3 @@ def test_speed_changes_at_once(umwelt, nothing_left):
                        40)
         limits = json.loads(umwelt.ok("volume", "inspect", "v"))[0]["record"]["limits"]
         assert limits == {}
-
-
-# --- admission, pool, crash -----------------------------------------------------------------------
-
-@pytest.fixture
-def configured(umwelt, tmp_path):
-    """The command line with a configuration, and a daemon that has read it."""
-    def configure(text):
-        umwelt("daemon", "stop", "--force")
-        (tmp_path / "umwelt.toml").write_text(text)
-        umwelt.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
-        umwelt.ok("daemon", "start")
-    yield configure
-    umwelt("daemon", "stop", "--force")
-    umwelt.environment.pop("UMWELT_CONFIG", None)
-
-
-def test_admission(umwelt, configured):
-    configured('[disk]\npolicy = "reserve"\npool_size = "3g"\nlow_water = 0\n')
-    umwelt.ok("vdisk", "create", "a", "--size", "2g")
-    line = refused(umwelt, "vdisk", "create", "b", "--size", "2g", text="the pool is full")
-    assert "2.0 GiB promised to 1 vdisks and 2.0 GiB asked for make 4.0 GiB" in line
-    assert "3.0 GiB" in line
-    configured('[disk]\npolicy = "overcommit=2"\npool_size = "3g"\nlow_water = 0\n')
-    umwelt.ok("vdisk", "create", "b", "--size", "2g")
-    umwelt.ok("vdisk", "rm", "a", "b")
-
-
-def test_wrong_configuration(umwelt, tmp_path):
-    (tmp_path / "bad.toml").write_text('[disk]\npolicy = "plenty"\n')
-    umwelt.environment["UMWELT_CONFIG"] = str(tmp_path / "bad.toml")
-    try:
-        refused(umwelt, "vdisk", "ls", text="bad.toml:2: disk.policy must be")
-    finally:
-        del umwelt.environment["UMWELT_CONFIG"]
-
-
-# Writes and syncs what the one before it did not, and notes how far it came, also on an error.
-FILLER = """
-i=0
-while :; do
-  dd if=/dev/urandom of=/fill.$i bs=1M count=8 conv=fsync 2> /dev/null || : > /failed
-  i=$((i + 1)); echo $i > /count; sync /count
-done
-"""
-
-
-@pytest.mark.vm
-def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tmp_path):
-    """The vdisks were promised more than there is: their containers wait for space."""
-    near = Umwelt(host_filesystem)
-    near.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
-    (tmp_path / "umwelt.toml").write_text(
-        '[disk]\npolicy = "overcommit=8"\nlow_water = "200m"\ncritical = "120m"\n')
-    log = near.runtime / "umweltd.log"
-
-    def free():
-        status = os.statvfs(host_filesystem)
-        return status.f_bavail * status.f_frsize
-
-    def count(name):
-        path = near.root(name) / "count"
-        return int(path.read_text() or 0) if path.exists() else 0
-
-    try:
-        near.ok("daemon", "start")
-        names = ["one", "two", "three"]
-        for name in names:
-            near.ok("run", "--detach", "--name", name, "--disk", "1g", "--", "sh", "-c", FILLER)
-        stopped = []
-
-        def all_wait():
-            """Not for long where others have much dirty in memory, which counts, too."""
-            stopped[:] = [count(name) for name in names]
-            time.sleep(1)
-            text = log.read_text()
-            return (text.rfind("is stopped until there is space") > text.rfind("goes on") and
-                    [count(name) for name in names] == stopped and any(stopped))
-
-        wait_until(all_wait, 60)
-        assert re.search(r"at level (low|critical)(.|\n)* is stopped", log.read_text())
-        least = free()  # with what was dirty when they were stopped, or part of it
-        assert least > 0
-        start = time.monotonic()
-        near.ok("kill", "two")
-        near.ok("rm", "--force", "two", "three")
-        assert time.monotonic() - start < 5 * SLOWNESS
-        wait_until(lambda: count("one") > stopped[0], 80)
-        assert not (near.root("one") / "failed").exists()
-        (near.root("one") / "writable").touch()
-        print(f"\nstopped after {stopped} times 8 MiB with {least / MIB:.0f} MiB free")
-    finally:
-        near.clean_up()
-    wait_until(lambda: not loops_of(near))
-
-
-def test_ready_vdisks(umwelt, image, configured):
-    ready = umwelt.state / "vdisks/.ready"
-    configured('[disk]\nready = 3\nready_size = "96m"\n')
-    wait_until(lambda: ready.exists() and len(list(ready.iterdir())) == 3)
-    taken = {path.name.rsplit("-", 1)[1] for path in ready.iterdir()}
-    with umwelt.detached("--image", image, "--disk", "96m", "--", "sleep", "1000") as name:
-        disk = vdisks(umwelt)[umwelt.launched(name)["spec"]["id"]]
-        assert disk["record"]["id"] in taken
-        wait_until(lambda: len(list(ready.iterdir())) == 3)
-        assert umwelt("exec", name, "sh", "-c", "echo x > /f && cat /f").stdout == "x\n"
-    for _ in range(5):
-        assert umwelt.sh("--image", image, "--disk", "96m", "echo x > /f && cat /f") == "x\n"
-    umwelt("daemon", "stop", "--force")
-    assert list(ready.iterdir()) == []
-
-
-def test_killed_at_any_moment(umwelt, image):
-    """create, run and rm in 4 workers, each killed at a random moment."""
-    moments, kept, failures = (200 if LONG else 24), [], []
-    seed = random.randrange(1 << 30)
-
-    def work(worker):
-        rng = random.Random(seed + worker)
-        for i in range(moments // 4):
-            name = f"crash-{worker}-{i}"
-            arguments = rng.choice([
-                ["vdisk", "create", name, "--size", "64m"],
-                ["run", "--rm", "--image", image, "--disk", "64m", "--", "true"],
-                ["run", "--name", name, "--image", image, "--disk", "64m", "--keep", "--",
-                 "sh", "-c", "echo x > /f; sync"]])
-            process = umwelt.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            time.sleep(rng.uniform(0, 0.25 * SLOWNESS))
-            process.send_signal(signal.SIGKILL)
-            out, _ = process.communicate()
-            if arguments[0] == "vdisk" and out.strip() == name:
-                kept.append(name)
-            if rng.random() < 0.3 and kept:
-                umwelt("vdisk", "rm", kept.pop())
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    umwelt("daemon", "stop", "--force")
-    wait_until(lambda: not loops_of(umwelt), 30)
-    umwelt("ps")  # tidies up after launchers
-    umwelt.ok("daemon", "start")
-    left = vdisks(umwelt)
-    assert set(kept) <= set(left), (seed, kept, left)
-    for name, disk in left.items():
-        assert disk["record"] and disk["record"]["keep"], (seed, disk)
-        if umwelt("vdisk", "check", name).stdout != f"{name}  clean\n":
-            failures.append(name)
-    assert not failures, (seed, failures)
-    staging = [p for p in (umwelt.state / "images").iterdir() if p.name.startswith(".")]
-    assert not staging and not list((umwelt.state / "vdisks/.ready").glob("*"))
-    names = umwelt("ps", "--all", "--quiet").stdout.split()
-    if names:
-        umwelt.ok("rm", "--force", *names)
-    if left:
-        umwelt.ok("vdisk", "rm", *left)
