@@ -2,54 +2,20 @@
 #include "vdisk/digest.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
+#include <nettle/sha2.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
-
-#include "vdisk/late_library.h"
 
 namespace umwelt::vdisk {
 namespace {
 
-struct LibCrypto : LateLibrary {
-  LibCrypto() : LateLibrary("libcrypto.so.3") {}
-
-  UMWELT_LATE(EVP_DigestFinal_ex);
-  UMWELT_LATE(EVP_DigestInit_ex);
-  UMWELT_LATE(EVP_DigestUpdate);
-  UMWELT_LATE(EVP_MD_CTX_free);
-  UMWELT_LATE(EVP_MD_CTX_new);
-  UMWELT_LATE(EVP_sha256);
-};
-
-const LibCrypto& libcrypto() {
-  static const LibCrypto library;
-  return library;
-}
-
-struct FreeContext {
-  void operator()(EVP_MD_CTX* context) const { libcrypto().EVP_MD_CTX_free(context); }
-};
-using Context = std::unique_ptr<EVP_MD_CTX, FreeContext>;
-
-Result<Context> begin_sha256() {
-  UMWELT_CHECK(libcrypto().loaded());
-  Context context(libcrypto().EVP_MD_CTX_new());
-  if (!context ||
-      libcrypto().EVP_DigestInit_ex(context.get(), libcrypto().EVP_sha256(), nullptr) != 1)
-    return fail(ENOMEM, "compute a SHA-256 digest");
-  return context;
-}
-
-std::string end_sha256(EVP_MD_CTX* context) {
-  unsigned char sum[EVP_MAX_MD_SIZE];
-  unsigned size = 0;
-  libcrypto().EVP_DigestFinal_ex(context, sum, &size);
+std::string end_sha256(sha256_ctx& context) {
+  unsigned char sum[SHA256_DIGEST_SIZE];
+  ::sha256_digest(&context, sizeof sum, sum);
   std::string text;
-  for (unsigned i = 0; i < size; ++i) text += fmt::format("{:02x}", sum[i]);
+  for (const unsigned char byte : sum) text += fmt::format("{:02x}", byte);
   return text;
 }
 
@@ -60,15 +26,17 @@ Result<std::string> sha256_of(
     const std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>& progress) {
   struct stat status {};
   if (::fstat(file, &status) != 0) return fail_errno("fstat");
-  const Context context = UMWELT_TRY(begin_sha256());
+  sha256_ctx context;
+  ::sha256_init(&context);
   std::string buffer(1U << 20, '\0');
   std::uint64_t done = 0;
   for (;;) {
     const ssize_t n = ::pread(file, buffer.data(), buffer.size(), static_cast<off_t>(done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno("read");
-    if (n == 0) return end_sha256(context.get());
-    libcrypto().EVP_DigestUpdate(context.get(), buffer.data(), static_cast<std::size_t>(n));
+    if (n == 0) return end_sha256(context);
+    ::sha256_update(&context, static_cast<std::size_t>(n),
+                    reinterpret_cast<const std::uint8_t*>(buffer.data()));
     done += static_cast<std::uint64_t>(n);
     if (progress) progress(done, static_cast<std::uint64_t>(status.st_size));
   }

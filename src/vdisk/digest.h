@@ -10,8 +10,8 @@
 
 namespace umwelt::vdisk {
 
-// SHA-256 of a whole file from its beginning, by OpenSSL's libcrypto, as 64 hexadecimal digits. The
-// file's offset stays.
+// SHA-256 of a whole file from its beginning, by Nettle, as 64 hexadecimal digits. The file's
+// offset stays.
 Result<std::string> sha256_of(
     int file,
     const std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>& progress = {});

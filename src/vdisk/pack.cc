@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/pack.h"
 
+#include <archive.h>
+#include <archive_entry.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <locale.h>
@@ -12,7 +14,6 @@
 #include <optional>
 
 #include "base/file.h"
-#include "vdisk/libarchive.h"
 
 namespace umwelt::vdisk {
 namespace {
@@ -20,18 +21,16 @@ namespace {
 constexpr std::size_t kReadBytes = 256U << 10;
 
 struct FreeReader {
-  void operator()(archive* a) const { libarchive().archive_read_free(a); }
+  void operator()(archive* a) const { archive_read_free(a); }
 };
 struct FreeWriter {
-  void operator()(archive* a) const { libarchive().archive_write_free(a); }
+  void operator()(archive* a) const { archive_write_free(a); }
 };
 struct FreeEntry {
-  void operator()(archive_entry* e) const { libarchive().archive_entry_free(e); }
+  void operator()(archive_entry* e) const { archive_entry_free(e); }
 };
 struct FreeResolver {
-  void operator()(archive_entry_linkresolver* r) const {
-    libarchive().archive_entry_linkresolver_free(r);
-  }
+  void operator()(archive_entry_linkresolver* r) const { archive_entry_linkresolver_free(r); }
 };
 using Reader = std::unique_ptr<archive, FreeReader>;
 using Writer = std::unique_ptr<archive, FreeWriter>;
@@ -57,7 +56,7 @@ class Utf8Locale {
 std::string text_of(const char* text) { return text == nullptr ? std::string() : text; }
 
 tl::unexpected<Error> bad_archive(archive* a) {
-  std::string text = text_of(libarchive().archive_error_string(a));
+  std::string text = text_of(archive_error_string(a));
   std::replace_if(
       text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
   return fail(0, fmt::format("not a good tar archive: {}", text.empty() ? "unreadable" : text));
@@ -65,8 +64,8 @@ tl::unexpected<Error> bad_archive(archive* a) {
 
 std::optional<TreeEntry::Type> type_of(archive_entry* e) {
   using Type = TreeEntry::Type;
-  if (libarchive().archive_entry_hardlink(e) != nullptr) return Type::kHardLink;
-  switch (libarchive().archive_entry_filetype(e)) {
+  if (archive_entry_hardlink(e) != nullptr) return Type::kHardLink;
+  switch (archive_entry_filetype(e)) {
     case AE_IFREG:
       return Type::kFile;
     case AE_IFDIR:
@@ -87,31 +86,30 @@ std::optional<TreeEntry::Type> type_of(archive_entry* e) {
 Result<TreeEntry> entry_of(archive_entry* e, TreeEntry::Type type) {
   TreeEntry entry;
   entry.type = type;
-  entry.path = text_of(libarchive().archive_entry_pathname(e));
+  entry.path = text_of(archive_entry_pathname(e));
   if (entry.path.empty()) return fail(0, "an archive entry has no name that can be read");
-  entry.target =
-      text_of(type == TreeEntry::Type::kHardLink ? libarchive().archive_entry_hardlink(e)
-                                                 : libarchive().archive_entry_symlink(e));
-  entry.mode = libarchive().archive_entry_perm(e);
-  const la_int64_t uid = libarchive().archive_entry_uid(e), gid = libarchive().archive_entry_gid(e);
+  entry.target = text_of(type == TreeEntry::Type::kHardLink ? archive_entry_hardlink(e)
+                                                            : archive_entry_symlink(e));
+  entry.mode = archive_entry_perm(e);
+  const la_int64_t uid = archive_entry_uid(e), gid = archive_entry_gid(e);
   constexpr la_int64_t kMaxId = 0xFFFFFFFELL;
   if (uid < 0 || uid > kMaxId || gid < 0 || gid > kMaxId)
     return fail(0, "an archive entry has an impossible owner");
   entry.uid = static_cast<uid_t>(uid);
   entry.gid = static_cast<gid_t>(gid);
   // What a filesystem can't store becomes what it can.
-  entry.mtime.tv_sec = std::clamp<time_t>(libarchive().archive_entry_mtime(e), 0, 0xFFFFFFFFLL);
-  entry.mtime.tv_nsec = std::clamp<long>(libarchive().archive_entry_mtime_nsec(e), 0, 999999999);
-  entry.device = libarchive().archive_entry_rdev(e);
-  if (const la_int64_t size = libarchive().archive_entry_size(e); type == TreeEntry::Type::kFile) {
+  entry.mtime.tv_sec = std::clamp<time_t>(archive_entry_mtime(e), 0, 0xFFFFFFFFLL);
+  entry.mtime.tv_nsec = std::clamp<long>(archive_entry_mtime_nsec(e), 0, 999999999);
+  entry.device = archive_entry_rdev(e);
+  if (const la_int64_t size = archive_entry_size(e); type == TreeEntry::Type::kFile) {
     if (size < 0) return fail(0, "an archive entry has an impossible size");
     entry.size_bytes = static_cast<std::uint64_t>(size);
   }
-  libarchive().archive_entry_xattr_reset(e);
+  archive_entry_xattr_reset(e);
   const char* name = nullptr;
   const void* value = nullptr;
   std::size_t size = 0;
-  while (libarchive().archive_entry_xattr_next(e, &name, &value, &size) == ARCHIVE_OK)
+  while (archive_entry_xattr_next(e, &name, &value, &size) == ARCHIVE_OK)
     if (name != nullptr)
       entry.xattrs.emplace_back(name, std::string(static_cast<const char*>(value), size));
   return entry;
@@ -125,7 +123,7 @@ class Unpacker {
   Result<void> run() {
     for (;;) {
       archive_entry* e = nullptr;
-      const int code = libarchive().archive_read_next_header(archive_, &e);
+      const int code = archive_read_next_header(archive_, &e);
       if (code == ARCHIVE_EOF) break;
       if (code != ARCHIVE_OK && code != ARCHIVE_WARN) return bad_archive(archive_);
       tell();
@@ -145,7 +143,7 @@ class Unpacker {
       const void* data = nullptr;
       std::size_t size = 0;
       la_int64_t offset = 0;
-      const int code = libarchive().archive_read_data_block(archive_, &data, &size, &offset);
+      const int code = archive_read_data_block(archive_, &data, &size, &offset);
       if (code == ARCHIVE_EOF) break;
       if (code != ARCHIVE_OK && code != ARCHIVE_WARN) return bad_archive(archive_);
       if (offset < 0) return fail(0, "an archive entry has an impossible offset");
@@ -157,8 +155,7 @@ class Unpacker {
 
   void tell() {
     if (progress_)
-      progress_(static_cast<std::uint64_t>(libarchive().archive_filter_bytes(archive_, -1)),
-                total_bytes_);
+      progress_(static_cast<std::uint64_t>(archive_filter_bytes(archive_, -1)), total_bytes_);
   }
 
   archive* archive_;
@@ -168,100 +165,90 @@ class Unpacker {
 };
 
 Result<void> copy_content(archive* writer, archive_entry* e, int directory) {
-  if (libarchive().archive_entry_filetype(e) != AE_IFREG || libarchive().archive_entry_size(e) == 0)
-    return {};
-  const UniqueFd file = UMWELT_TRY(open_at(directory, libarchive().archive_entry_sourcepath(e),
-                                           O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+  if (archive_entry_filetype(e) != AE_IFREG || archive_entry_size(e) == 0) return {};
+  const UniqueFd file = UMWELT_TRY(
+      open_at(directory, archive_entry_sourcepath(e), O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
   std::string buffer(kReadBytes, '\0');
   for (;;) {
     const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno("read a file of the image");
     if (n == 0) return {};
-    if (libarchive().archive_write_data(writer, buffer.data(), static_cast<std::size_t>(n)) < 0)
-      return fail(libarchive().archive_errno(writer), "write the archive");
+    if (archive_write_data(writer, buffer.data(), static_cast<std::size_t>(n)) < 0)
+      return fail(archive_errno(writer), "write the archive");
   }
 }
 
 Result<void> write_entry(archive* writer, archive_entry* e, int directory) {
   if (e == nullptr) return {};
-  const int code = libarchive().archive_write_header(writer, e);
+  const int code = archive_write_header(writer, e);
   if (code != ARCHIVE_OK && code != ARCHIVE_WARN)
-    return fail(libarchive().archive_errno(writer), "write the archive");
+    return fail(archive_errno(writer), "write the archive");
   return copy_content(writer, e, directory);
 }
 
 }  // namespace
 
-const LibArchive& libarchive() {
-  static const LibArchive library;
-  return library;
-}
-
 Result<void> unpack(int file, TreeWriter& writer, const ArchiveProgress& progress) {
-  UMWELT_CHECK(libarchive().loaded());
   const Utf8Locale locale;
-  const Reader reader(libarchive().archive_read_new());
+  const Reader reader(archive_read_new());
   if (!reader) return fail(ENOMEM, "read an archive");
   archive* a = reader.get();
   // Not filter_all, which runs programs for some formats.
-  libarchive().archive_read_support_filter_gzip(a);
-  libarchive().archive_read_support_filter_bzip2(a);
-  libarchive().archive_read_support_filter_xz(a);
-  libarchive().archive_read_support_filter_zstd(a);
-  libarchive().archive_read_support_filter_lz4(a);
-  libarchive().archive_read_support_format_tar(a);
+  archive_read_support_filter_gzip(a);
+  archive_read_support_filter_bzip2(a);
+  archive_read_support_filter_xz(a);
+  archive_read_support_filter_zstd(a);
+  archive_read_support_filter_lz4(a);
+  archive_read_support_format_tar(a);
   struct stat status {};
   if (::fstat(file, &status) != 0) return fail_errno("fstat an archive");
   const auto total = S_ISREG(status.st_mode) ? static_cast<std::uint64_t>(status.st_size) : 0;
-  if (libarchive().archive_read_open_fd(a, file, kReadBytes) != ARCHIVE_OK) return bad_archive(a);
+  if (archive_read_open_fd(a, file, kReadBytes) != ARCHIVE_OK) return bad_archive(a);
   return Unpacker(a, writer, progress, total).run();
 }
 
 Result<void> pack(int directory, int file, const ArchiveProgress& progress) {
-  UMWELT_CHECK(libarchive().loaded());
   const Utf8Locale locale;
-  const Reader disk(libarchive().archive_read_disk_new());
-  const Writer writer(libarchive().archive_write_new());
+  const Reader disk(archive_read_disk_new());
+  const Writer writer(archive_write_new());
   const std::unique_ptr<archive_entry_linkresolver, FreeResolver> links(
-      libarchive().archive_entry_linkresolver_new());
+      archive_entry_linkresolver_new());
   if (!disk || !writer || !links) return fail(ENOMEM, "write an archive");
-  libarchive().archive_read_disk_set_symlink_physical(disk.get());
-  libarchive().archive_write_set_format_pax(writer.get());
-  libarchive().archive_entry_linkresolver_set_strategy(links.get(),
-                                                       libarchive().archive_format(writer.get()));
-  if (libarchive().archive_write_open_fd(writer.get(), file) != ARCHIVE_OK)
-    return fail(libarchive().archive_errno(writer.get()), "write the archive");
+  archive_read_disk_set_symlink_physical(disk.get());
+  archive_write_set_format_pax(writer.get());
+  archive_entry_linkresolver_set_strategy(links.get(), archive_format(writer.get()));
+  if (archive_write_open_fd(writer.get(), file) != ARCHIVE_OK)
+    return fail(archive_errno(writer.get()), "write the archive");
   // Names in the archive are relative, and so is what is read.
   const UniqueFd before = UMWELT_TRY(open_at(AT_FDCWD, ".", O_PATH | O_DIRECTORY));
   if (::fchdir(directory) != 0) return fail_errno("enter the image");
   Result<void> result;
-  if (libarchive().archive_read_disk_open(disk.get(), ".") != ARCHIVE_OK)
-    result = fail(libarchive().archive_errno(disk.get()), "read the image");
+  if (archive_read_disk_open(disk.get(), ".") != ARCHIVE_OK)
+    result = fail(archive_errno(disk.get()), "read the image");
   while (result) {
-    std::unique_ptr<archive_entry, FreeEntry> entry(libarchive().archive_entry_new());
-    const int code = libarchive().archive_read_next_header2(disk.get(), entry.get());
+    std::unique_ptr<archive_entry, FreeEntry> entry(archive_entry_new());
+    const int code = archive_read_next_header2(disk.get(), entry.get());
     if (code == ARCHIVE_EOF) break;
     if (code != ARCHIVE_OK && code != ARCHIVE_WARN) {
-      result = fail(libarchive().archive_errno(disk.get()), "read the image");
+      result = fail(archive_errno(disk.get()), "read the image");
       break;
     }
-    libarchive().archive_read_disk_descend(disk.get());
+    archive_read_disk_descend(disk.get());
     // The same content gives the same archive.
-    libarchive().archive_entry_unset_atime(entry.get());
-    libarchive().archive_entry_unset_ctime(entry.get());
-    libarchive().archive_entry_unset_birthtime(entry.get());
+    archive_entry_unset_atime(entry.get());
+    archive_entry_unset_ctime(entry.get());
+    archive_entry_unset_birthtime(entry.get());
     archive_entry *first = entry.release(), *second = nullptr;
-    libarchive().archive_entry_linkify(links.get(), &first, &second);
+    archive_entry_linkify(links.get(), &first, &second);
     const std::unique_ptr<archive_entry, FreeEntry> one(first), other(second);
     result = write_entry(writer.get(), first, directory);
     if (result) result = write_entry(writer.get(), second, directory);
-    if (progress)
-      progress(static_cast<std::uint64_t>(libarchive().archive_filter_bytes(writer.get(), -1)), 0);
+    if (progress) progress(static_cast<std::uint64_t>(archive_filter_bytes(writer.get(), -1)), 0);
   }
   if (::fchdir(before.get()) != 0 && result) result = fail_errno("leave the image");
-  if (result && libarchive().archive_write_close(writer.get()) != ARCHIVE_OK)
-    result = fail(libarchive().archive_errno(writer.get()), "write the archive");
+  if (result && archive_write_close(writer.get()) != ARCHIVE_OK)
+    result = fail(archive_errno(writer.get()), "write the archive");
   return result;
 }
 
