@@ -64,7 +64,6 @@ Result<void> initialise_libcgroup() {
 }
 
 Result<Layout> read_layout() {
-  UMWELT_CHECK(initialise_libcgroup());
   const cgroup::Hierarchies hierarchies = UMWELT_TRY(cgroup::Hierarchies::read());
   Layout layout;
   layout.v2_mount = hierarchies.v2;
@@ -97,10 +96,16 @@ struct FreeGroup {
 };
 using Group = std::unique_ptr<struct cgroup, FreeGroup>;
 
-// A libcgroup handle for `name` in all of the layout's controllers.
-Result<Group> group_of(const Layout& layout, const std::string& name) {
+Result<Group> new_group(const std::string& name) {
+  UMWELT_CHECK(initialise_libcgroup());
   Group group(cgroup_new_cgroup(name.c_str()));
   if (!group) return fail(ENOMEM, "cgroup " + name);
+  return group;
+}
+
+// A libcgroup handle for `name` in all of the layout's controllers.
+Result<Group> group_of(const Layout& layout, const std::string& name) {
+  Group group = UMWELT_TRY(new_group(name));
   const auto add = [&](const std::string& controller) {
     return cgroup_add_controller(group.get(), controller.c_str()) != nullptr;
   };
@@ -112,9 +117,8 @@ Result<Group> group_of(const Layout& layout, const std::string& name) {
 }
 
 Result<void> write_setting(const std::string& name, const Setting& setting) {
-  Group group(cgroup_new_cgroup(name.c_str()));
-  cgroup_controller* controller =
-      group ? cgroup_add_controller(group.get(), setting.controller.c_str()) : nullptr;
+  const Group group = UMWELT_TRY(new_group(name));
+  cgroup_controller* controller = cgroup_add_controller(group.get(), setting.controller.c_str());
   if (controller == nullptr ||
       cgroup_add_value_string(controller, setting.file.c_str(), setting.value.c_str()) != 0)
     return fail(ENOMEM, setting.file);
@@ -227,8 +231,7 @@ Result<void> remove_group(const Layout& layout, const std::string& mount, const 
     if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return fail_errno("remove cgroup " + name);
     return {};
   }
-  Group group(cgroup_new_cgroup(name.c_str()));
-  if (!group) return fail(ENOMEM, "cgroup " + name);
+  const Group group = UMWELT_TRY(new_group(name));
   if (mount == layout.v2_mount) {
     cgroup_add_controller(group.get(), layout.v2.front().c_str());
   } else {
@@ -282,7 +285,15 @@ void sleep_ms(long ms) {
 
 std::string cgroup_name(const std::string& id) { return std::string(kParent) + "/" + id; }
 
-Result<cgroup::Paths> create_cgroup(const std::string& id, const ResourceLimits& limits) {
+Result<cgroup::Paths> cgroup_paths(const std::string& id) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  cgroup::Paths paths;
+  for (const auto& [controller, mount] : layout.v1) paths[controller] = "/" + cgroup_name(id);
+  if (!layout.v2_mount.empty()) paths[""] = "/" + cgroup_name(id);
+  return paths;
+}
+
+Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) {
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
   {
@@ -301,10 +312,7 @@ Result<cgroup::Paths> create_cgroup(const std::string& id, const ResourceLimits&
     return fail(limited.error());
   }
   count_io(layout, name);
-  cgroup::Paths paths;
-  for (const auto& [controller, mount] : layout.v1) paths[controller] = "/" + name;
-  if (!layout.v2_mount.empty()) paths[""] = "/" + name;
-  return paths;
+  return {};
 }
 
 Result<void> apply_limits(const std::string& id, const ResourceLimits& limits) {

@@ -16,8 +16,10 @@ namespace umwelt::launch {
 // it lacks, no such controller, memory below 4 MiB, ...).
 Result<void> check_limits(const ResourceLimits& limits);
 
+// Where it is or would be in each hierarchy.
+Result<cgroup::Paths> cgroup_paths(const std::string& id);
 // EEXIST when there is such a cgroup. After another error nothing is left of it.
-Result<cgroup::Paths> create_cgroup(const std::string& id, const ResourceLimits& limits);
+Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits);
 // Changes what is set in `limits`, leaves the rest. In an order that never passes through a state
 // the kernel refuses (memory and memory.memsw).
 Result<void> apply_limits(const std::string& id, const ResourceLimits& limits);

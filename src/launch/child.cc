@@ -137,8 +137,8 @@ Result<void> make_known(container::Record record, const container::Directories& 
   return {};
 }
 
-// Meanwhile the launcher moves this process to its cgroups, for which the kernel lets some
-// milliseconds pass.
+// Meanwhile the launcher makes its cgroups and then moves this process to them, for which the
+// kernel lets some milliseconds pass.
 Result<void> build(const Spec& spec, const container::Directories& directories,
                    const std::string& staging, const container::Record& record, Storage& storage,
                    Channel& channel) {
@@ -157,6 +157,7 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
     UMWELT_CHECK(cover_directory(root, directories.runtime));
     UMWELT_CHECK(cover_directory(root, directories.state));
   }
+  UMWELT_CHECK(channel.wait_signal());  // its cgroups are there
   OfferedViews views;
   if (spec.views != Views::kNone) {
     UMWELT_CHECK(make_known(record, directories));

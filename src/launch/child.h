@@ -17,10 +17,10 @@ struct Output {
   UniqueFd out, err;
 };
 
-// Makes itself known to the daemon as the init process of `record`, and waits for the parent once,
-// until it is in its cgroups. Whatever fails goes over the channel. `staging` is a directory of the
-// host that the root is mounted over in the child's own mount namespace. `storage` is closed when
-// it is mounted.
+// Waits for the parent twice, until its cgroups are there and until it is in them; in between it
+// makes itself known to the daemon as the init process of `record`. Whatever fails goes over the
+// channel. `staging` is a directory of the host that the root is mounted over in the child's own
+// mount namespace. `storage` is closed when it is mounted.
 [[noreturn]] void run_container(const Spec& spec, const container::Directories& directories,
                                 const std::string& staging, const container::Record& record,
                                 Storage& storage, Channel channel, Output output);

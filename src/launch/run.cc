@@ -74,8 +74,7 @@ class Run {
     record_.time_namespace = true;
     storage_ = UMWELT_TRY(Storage::open(spec_, directories_));
     storage_->describe(record_);
-    record_.cgroup_paths = UMWELT_TRY(create_cgroup(spec_.id, spec_.limits));
-    UMWELT_CHECK(storage_->apply_limits(record_.cgroup_paths));
+    record_.cgroup_paths = UMWELT_TRY(cgroup_paths(spec_.id));
 
     std::optional<LogFile> log;
     Output child_output;
@@ -134,7 +133,11 @@ class Run {
     return failed;
   }
 
+  // The child mounts its filesystems while its cgroups are made.
   Result<void> admit(Channel& channel) {
+    UMWELT_CHECK(create_cgroup(spec_.id, spec_.limits));
+    UMWELT_CHECK(storage_->apply_limits(record_.cgroup_paths));
+    (void)channel.signal();
     const std::uint64_t starttime = UMWELT_TRY(container::read_starttime(child_.pid));
     UMWELT_CHECK(store_.update(spec_.id, [&](Launched& launched) {
       launched.init_pid = child_.pid;
