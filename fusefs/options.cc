@@ -117,6 +117,7 @@ std::optional<Options> parse_options(int argc, char** argv, int& code) {
   app.add_option("--log-level", log_level, "trace, debug, info, warning or error");
   options.log_level.clear();
   add_lxcfs_options(app, options);
+  app.allow_extras();  // a message of our own
   const auto refuse = [&](const std::string& why) {
     fmt::print(stderr, "umweltd: {}\n", why);
     code = 2;
@@ -130,6 +131,10 @@ std::optional<Options> parse_options(int argc, char** argv, int& code) {
   } catch (const CLI::ParseError& error) {
     return refuse(fmt::format("{}; see umweltd --help", error.what()));
   }
+  if (const auto extra = app.remaining(); !extra.empty())
+    return refuse(fmt::format("{} {}; see umweltd --help",
+                              extra.front().starts_with('-') ? "unknown option" : "unexpected",
+                              extra.front()));
   for (const std::string& path : {options.lxcfs, options.pid_file})
     if (!path.empty() && path.front() != '/') return refuse(path + " is no absolute path");
   auto directories = container::directories(runtime, state, config);

@@ -43,6 +43,7 @@ std::string describe(const oci::Found& found) {
 
 Result<void> attach_one(const Context& context, const AttachOptions& options,
                         const oci::Found& found) {
+  UMWELT_TRY(control::connect_or_start(context.directories));
   container::Record record;
   record.id = oci::record_id(found.id.empty() ? fmt::format("pid-{}", found.pid) : found.id);
   record.name = record.id;
@@ -80,7 +81,6 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
 Result<int> attach(const Context& context, const AttachOptions& options, const Operands& names) {
   if (options.all != names.empty())
     return fail(0, "attach: give either names or --all; see umwelt attach --help");
-  UMWELT_TRY(control::connect_or_start(context.directories));
   if (options.all) return attach_all(context, options);
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
     const oci::Found found = UMWELT_TRY(oci::find_container(name, run_quietly));

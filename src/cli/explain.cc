@@ -36,25 +36,37 @@ std::string render(const json& lines) {
   return text;
 }
 
-// Of the launcher's containers, else of another runtime's.
-Result<std::string> find_id(const Context& context, control::Client& client,
-                            const std::string& name) {
+struct Target {
+  control::Client client;
+  std::string id;
+};
+
+// Of the launcher's containers, else of another runtime's, which only a daemon that runs knows.
+Result<Target> find_target(const Context& context, const std::string& name) {
   const launch::Store store = UMWELT_TRY(open_store(context.directories));
   const auto launched = find_container(store, name);
-  if (launched) return launched->spec.id;
-  for (const container::Record& record : UMWELT_TRY(client.list()))
-    if (record.id == name) return name;
+  if (launched)
+    return Target{UMWELT_TRY(control::connect_or_start(context.directories)), launched->spec.id};
+  auto client = control::Client::connect(context.directories.socket());
+  if (!client) return fail(launched.error());
+  for (const container::Record& record : UMWELT_TRY(client->list()))
+    if (record.id == name) return Target{*std::move(client), name};
   return fail(launched.error());
+}
+
+Result<Target> own_target(const Context& context) {
+  return Target{UMWELT_TRY(control::connect_or_start(context.directories)), ""};
 }
 
 Result<int> explain(const Context& context, const Operands& operands, bool as_json) {
   json request = {{"op", "explain"}, {"path", operands.back()}};
-  auto client = UMWELT_TRY(control::connect_or_start(context.directories));
-  if (operands.size() == 2)
-    request["id"] = UMWELT_TRY(find_id(context, client, operands[0]));
+  const bool named = operands.size() == 2;
+  Target target = UMWELT_TRY(named ? find_target(context, operands[0]) : own_target(context));
+  if (named)
+    request["id"] = target.id;
   else
     request["pid"] = ::getpid();
-  const json reply = UMWELT_TRY(client.call(request));
+  const json reply = UMWELT_TRY(target.client.call(request));
   const json& lines = reply.at("lines");
   if (as_json)
     UMWELT_CHECK(print_json({{"path", operands.back()}, {"lines", lines}}));

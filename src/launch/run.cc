@@ -289,8 +289,10 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
   UMWELT_CHECK(check_limits(asked.limits));
   if (!is_protected()) {
     // Here, since the program that is executed does not know its folder any more.
-    const auto client = control::connect_or_start(directories);
-    if (!client && asked.views == Views::kRequired) return fail(client.error());
+    if (!control::Client::connect(directories.socket())) {
+      const auto client = control::connect_or_start(directories);
+      if (!client && asked.views == Views::kRequired) return fail(client.error());
+    }
     return fail(execute_protected());
   }
   Spec spec = asked;

@@ -68,3 +68,13 @@ def test_a_daemon_that_runs_is_used(umwelt):
     assert shown.split()[1] == str(64 << 10)
     done = umwelt("run", "--views", "maybe", "--", "true")
     assert done.returncode == 125 and "required or best-effort" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("explain", "gone", "/proc/stat"), ("attach", "gone")])
+def test_no_daemon_is_started_for_a_container_that_is_not_there(tmp_path, command):
+    environment = {**os.environ, "UMWELT_RUNTIME_DIR": str(tmp_path / "run"),
+                   "UMWELT_STATE_DIR": str(tmp_path / "state")}
+    done = subprocess.run([launcher.UMWELT, *command], env=environment, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert done.returncode == 1 and "no such container: gone" in done.stderr
+    assert not (tmp_path / "run/umweltd.sock").exists()

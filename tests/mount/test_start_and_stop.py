@@ -157,7 +157,8 @@ def test_foreign_mount_in_the_way(stopped_daemon, folder):
 @pytest.mark.parametrize("arguments, message", [
     (["--no-such"], "--no-such; see umweltd --help"),
     (["--config"], "--config"),
-    (["--log-level", "loud"], "log-level"),
+    (["--log-level", "loud"], "log-level"), (["--thread", "4"], "unknown option --thread"),
+    (["start"], "unexpected start"),
     (["--runtime-dir", "relative"], "relative"),
     (["--config", "/nonexistent.toml"], "/nonexistent.toml"),
     (["--runtime-dir", "/dev/null/run"], "/dev/null"),
