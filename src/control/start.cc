@@ -40,16 +40,21 @@ bool executable(const std::string& path) {
          ::access(path.c_str(), X_OK) == 0;
 }
 
+// Of this program. A file that is mounted nowhere has no path but "/"; such a process has it for
+// its name.
+std::string own_folder() {
+  char self[PATH_MAX] = "";
+  const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self - 1);
+  std::string_view path(self, size > 0 ? static_cast<std::size_t>(size) : 0);
+  if (path.size() <= 1) path = program_invocation_name;
+  return std::string(path.substr(0, path.rfind('/') + 1));
+}
+
 // Beside this program, in the sbin beside its bin, in PATH.
 Result<std::string> find_daemon() {
   std::vector<std::string> folders;
-  char self[PATH_MAX];
-  const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self - 1);
-  if (size > 0) {
-    const std::string folder(self,
-                             std::string_view(self, static_cast<std::size_t>(size)).rfind('/'));
-    folders = {folder, folder + "/../sbin"};
-  }
+  if (const std::string folder = own_folder(); folder.starts_with('/'))
+    folders = {folder, folder + "../sbin"};
   const char* path = std::getenv("PATH");
   std::string_view rest = path == nullptr ? "/usr/local/sbin:/usr/sbin:/sbin" : path;
   while (!rest.empty()) {

@@ -287,14 +287,7 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
                     const std::function<void(const std::string&)>& warn) {
   if (::geteuid() != 0) return fail(0, "run: only root can make a container, use sudo");
   UMWELT_CHECK(check_limits(asked.limits));
-  if (!is_protected()) {
-    // Here, since the program that is executed does not know its folder any more.
-    if (!control::Client::connect(directories.socket())) {
-      const auto client = control::connect_or_start(directories);
-      if (!client && asked.views == Views::kRequired) return fail(client.error());
-    }
-    return fail(execute_protected());
-  }
+  UMWELT_CHECK(protect());
   Spec spec = asked;
   UMWELT_CHECK(reach_daemon(spec, directories, warn));
   UMWELT_CHECK(Store(directories).reap());

@@ -5,14 +5,12 @@
 
 namespace umwelt::launch {
 
-// Whether this process was executed from a file that can't be written to through /proc/PID/exe.
-bool is_protected();
-
-// Executes this program again, with the same arguments, from a read-only mount of its own file. For
-// a moment a process in a container can be a copy of the launcher: a command that is a symlink or a
-// script of /proc/self/exe executes the launcher's file inside, with libraries of the container's
-// choice, and could otherwise replace the host's program through it (CVE-2019-5736). Returns only
-// on failure.
-Error execute_protected();
+// Executes this program again, with the same arguments, from a read-only mount of its own file,
+// unless it was executed from one. For a moment a process in a container can be a copy of the
+// launcher: a command that is a symlink or a script of /proc/self/exe executes the launcher's file
+// inside, and could otherwise replace the host's program through it (CVE-2019-5736). What is
+// executed does not see its file's name any more, and has it for its own (argv[0]). Returns when
+// this process is the one that was executed, and on failure.
+Result<void> protect();
 
 }  // namespace umwelt::launch
