@@ -55,6 +55,9 @@ struct ImportStep {
 };
 using ImportProgress = std::function<void(const ImportStep&)>;
 
+// Names of directories that imports unpack to, each locked as long as its import runs.
+constexpr std::string_view kStaging = ".staging-";
+
 // Thread-safe, and safe against other processes with the same directory. Errors with code 0 are
 // whole sentences; ENOENT, EEXIST, EBUSY say it of the image's name, EUCLEAN that it is damaged.
 class ImageStore {

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is kept beside the images: the files that clones are copied from, and what a crash left.
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "vdisk/image.h"
+#include "vdisk/image_file.h"
+#include "vdisk/pool.h"
+#include "vdisk/template.h"
+#include "vdisk/tool.h"
+#include "vdisk/tree_writer.h"
+
+namespace umwelt::vdisk {
+
+Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capacity_bytes, Class c,
+                                        const ImportProgress& progress) const {
+  const std::string name = fmt::format("sha256-{}.{}{}.ext4", image.digest.substr(7),
+                                       capacity_bytes, c == Class::kScratch ? "-nojournal" : "");
+  if (auto file = open_at(directory_.get(), name, O_RDONLY | O_NOFOLLOW)) return file;
+  const MountedImage mounted = UMWELT_TRY(mount(image));
+  UniqueFd file = UMWELT_TRY(open_at(directory_.get(), ".", O_TMPFILE | O_RDWR, 0600));
+  if (::ftruncate(file.get(), static_cast<off_t>(capacity_bytes)) != 0)
+    return fail_errno(fmt::format("make a file of {} bytes", capacity_bytes));
+  const auto tick = [&] {
+    struct stat status {};
+    if (progress && ::fstat(file.get(), &status) == 0)
+      progress({"making the file that clones are copied from",
+                static_cast<std::uint64_t>(status.st_blocks) * 512, image.content_bytes});
+  };
+  const auto made =
+      make_ext4(path_of(file.get()), capacity_bytes, c, path_of(mounted.mount.get()), tick);
+  if (!made)
+    return fail(0, fmt::format("image {} does not fit in {}: {}", image.name,
+                               amount(capacity_bytes), made.error().message()));
+  if (::fsync(file.get()) != 0) return fail_errno("fsync a clone's base");
+  if (auto linked = link_file(file.get(), directory_.get(), name);
+      !linked && linked.error().code != EEXIST)
+    return fail(linked.error());
+  return file;
+}
+
+Result<unsigned> ImageStore::tidy() const {
+  const UniqueFd held = UMWELT_TRY(lock_store());
+  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  DIR* listing = ::fdopendir(fd.get());
+  if (listing == nullptr) return fail_errno("list the images");
+  fd.release();
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(listing))
+    if (std::string_view(entry->d_name).starts_with(kStaging)) names.emplace_back(entry->d_name);
+  ::closedir(listing);
+  unsigned removed = 0;
+  for (const std::string& name : names) {
+    const auto staging = open_at(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!staging || ::flock(staging->get(), LOCK_EX | LOCK_NB) != 0) continue;
+    if (remove_below(directory_.get(), name)) ++removed;
+  }
+  return removed;
+}
+
+}  // namespace umwelt::vdisk
