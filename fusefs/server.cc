@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -175,6 +176,9 @@ Result<void> Server::start_keeper(std::map<std::string, UniqueFd> kept) {
 
 int run_server(const Options& options, Holdings holdings) {
   ::prctl(PR_SET_NAME, "umweltd-server");
+  // malloc_trim(3) gives nothing back from the end of a thread's own arena, where most of what 500
+  // containers needed would stay; and reads allocate too little to wait for each other.
+  ::mallopt(M_ARENA_MAX, 1);
   Server server(options, std::move(holdings));
   if (const auto result = server.run(); !result) {
     fmt::print(stderr, "umweltd: {}\n", result.error().message());
