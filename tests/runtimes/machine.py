@@ -84,6 +84,7 @@ class Machine:
 
     def __init__(self, folder):
         self.folder = folder
+        self.mounts_before = host_mounts()  # maybe of daemons that are no test's
         self.runtime, self.state = folder / "run", folder / "state"
         self.environment = {**os.environ, "PATH": SYSTEM_PATH,
                             "UMWELT_RUNTIME_DIR": str(self.runtime),

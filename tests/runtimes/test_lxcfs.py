@@ -96,7 +96,7 @@ def test_one_after_the_other(machine):
     """Beside an lxcfs that runs it does not start; after one that died it does."""
     machine.stop()
     assert not os.path.ismount(machine.lxcfs) and not machine.pid_file.exists()
-    assert not machines.host_mounts(machine.folder)
+    assert machines.host_mounts(machine.folder) <= machine.mounts_before
     lxcfs = subprocess.Popen([program("lxcfs"), "-f", "-p", machine.folder / "other.pid",
                               machine.lxcfs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
