@@ -49,7 +49,9 @@ TEST_F(LiveFilesTest, ReadsAtTheSameTimeShareOne) {
     EXPECT_EQ(read(files_.open()), "made 1");
     const std::string second = read(files_.open());
     took = Clock::now() - begin;
-    if (took < kShare) EXPECT_EQ(second, "made 1");
+    if (took < kShare) {
+      EXPECT_EQ(second, "made 1");
+    }
   }
   ASSERT_LT(took, kShare);
   expire();
