@@ -32,6 +32,10 @@ void log_notify(int result, const char* what) {
     spdlog::error("invalidate a {}: {}", what, std::strerror(-result));
 }
 
+const fuse_in_header& header(const char* request) {
+  return *reinterpret_cast<const fuse_in_header*>(request);
+}
+
 struct SessionDeleter {
   void operator()(fuse_session* session) const { ::fuse_session_destroy(session); }
 };
@@ -78,7 +82,7 @@ struct Connection::Worker {
   static thread_local std::uint64_t current_request;
 
   void process(char* memory, std::size_t size) {
-    current_request = reinterpret_cast<const fuse_in_header*>(memory)->unique;
+    current_request = header(memory).unique;
     fuse_buf request{};
     request.mem = memory;
     request.size = size;
@@ -87,6 +91,7 @@ struct Connection::Worker {
 
   void run() {
     current = this;
+    connection.placement_.add(::gettid());
     const int fd = ::fuse_session_fd(session.get());
     while (!stopping) {
       slot.clear();
@@ -97,7 +102,9 @@ struct Connection::Worker {
         if (!stopping) connection.settings_.on_lost();
         break;
       }
-      busy_since_ns.store(monotonic_ns(), std::memory_order_relaxed);
+      const std::uint64_t now_ns = monotonic_ns();
+      busy_since_ns.store(now_ns, std::memory_order_relaxed);
+      connection.placement_.on_request(static_cast<pid_t>(header(slot.memory()).pid), now_ns);
       process(slot.memory(), static_cast<std::size_t>(size));
       busy_since_ns.store(0, std::memory_order_relaxed);
     }
@@ -174,7 +181,7 @@ void Connection::answer(const Journal::Left& left, bool give_up) {
   fuse_out_header reply{};
   reply.len = sizeof(reply);
   reply.error = -EIO;
-  reply.unique = reinterpret_cast<const fuse_in_header*>(left.slot.memory())->unique;
+  reply.unique = header(left.slot.memory()).unique;
   if (::write(::fuse_session_fd(worker.session.get()), &reply, sizeof(reply)) < 0)
     spdlog::debug("answer a request by EIO: {}", std::strerror(errno));
 }

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "fusefs/journal.h"
+#include "fusefs/placement.h"
 
 namespace umwelt::fusefs {
 
@@ -101,6 +102,7 @@ class Connection {
 
   Journal& journal_;
   Settings settings_;
+  Placement placement_;
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 
