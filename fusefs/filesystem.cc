@@ -37,6 +37,12 @@ bool in_sysfs(const Target& target) {
 // that the next daemon knows, too.
 constexpr std::uint64_t kAnyWindow = std::uint64_t{1} << 63;
 
+// Of a text that is made anew by each read.
+bool has_live_size(const Target& target) {
+  return target.side != Side::kConfig && target.entry != nullptr && S_ISREG(target.entry->mode) &&
+         !in_sysfs(target);
+}
+
 bool takes_triggers(const Target& target) {
   return target.entry != nullptr && S_ISREG(target.entry->mode) && (target.entry->mode & 0222) != 0;
 }
@@ -226,10 +232,16 @@ Result<Attributes> Filesystem::look_up(const Target& directory, const std::strin
       return fail(ENOENT, "host file");
   }
   found.id.key = found.entry->key;
-  return attributes(found);
+  if (!has_live_size(found)) return attributes(found);
+  // Whoever mounts the files looks up all of them, and the texts of some take milliseconds. The
+  // kernel asks for the attributes again before it opens one.
+  Attributes result = attributes_without_size(found);
+  result.size = kLiveSizeUnit;
+  result.cacheable = false;
+  return result;
 }
 
-Result<Attributes> Filesystem::attributes(const Target& target) {
+Attributes Filesystem::attributes_without_size(const Target& target) const {
   Attributes result;
   result.node = target.id.value();
   result.mtime = start_;
@@ -243,9 +255,14 @@ Result<Attributes> Filesystem::attributes(const Target& target) {
   // In the shared tree everybody has other CPUs.
   if (target.side == Side::kShared && target.id.instance)
     result.cacheable = result.name_cacheable = false;
+  return result;
+}
+
+Result<Attributes> Filesystem::attributes(const Target& target) {
+  Attributes result = attributes_without_size(target);
   if (!S_ISREG(result.mode)) return result;
   if (target.side != Side::kConfig) {
-    result.size = in_sysfs(target) ? kSysfsFileSize : live_size(target);
+    result.size = has_live_size(target) ? live_size(target) : kSysfsFileSize;
     return result;
   }
   result.cacheable = target.entry->stable;

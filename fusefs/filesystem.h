@@ -82,6 +82,7 @@ class Filesystem {
   // What requests ask. ENOENT for what is not there (any more); EIO when the container's figures
   // can't be had.
   Result<Target> resolve(std::uint64_t node, Side connection, pid_t caller) const;
+  // The size of a live file is that of a text only for attributes().
   Result<Attributes> look_up(const Target& directory, const std::string& name);
   Result<Attributes> attributes(const Target& target);
   Result<std::string> read_link(const Target& target) const;
@@ -142,6 +143,7 @@ class Filesystem {
   Result<std::optional<Target>> look_up_numbered(const Target& directory,
                                                  const std::string& name) const;
   Result<void> list_numbered(const Target& directory, std::vector<DirectoryItem>& items) const;
+  Attributes attributes_without_size(const Target& target) const;
   std::uint64_t live_size(const Target& target);
   ConfigFiles::Validity validity(const Target& target);
   void list_containers(Side side, std::vector<DirectoryItem>& items) const;
