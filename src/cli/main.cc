@@ -12,7 +12,6 @@
 #include "cli/completion.h"
 #include "cli/machine.h"
 #include "cli/output.h"
-#include "launch/self.h"
 #include "oci/hook.h"
 
 namespace umwelt::cli {
@@ -168,12 +167,9 @@ int run(std::vector<std::string> arguments) {
 }  // namespace umwelt::cli
 
 int main(int argc, char** argv) {
-  using std::literals::operator""sv;
   // A closed pipe (`umwelt ps | head -1`) is an error of write(2), not the end of a clean-up. A
   // handler and not SIG_IGN: that would be inherited by what `run` and `exec` execute.
   ::signal(SIGPIPE, [](int) {});
-  // They do it themselves, but until then all else would be done twice.
-  if (argc > 1 && (argv[1] == "run"sv || argv[1] == "exec"sv)) (void)umwelt::launch::protect();
   try {
     return umwelt::cli::run(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const std::exception& error) {

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <memory>
 #include <set>
+#include <system_error>
 
 #include "base/file.h"
 #include "base/parse.h"
@@ -282,6 +283,14 @@ void sleep_ms(long ms) {
 }
 
 }  // namespace
+
+std::jthread prepare_cgroups() {
+  try {
+    return std::jthread([] { (void)initialise_libcgroup(); });
+  } catch (const std::system_error&) {
+    return {};  // later, then
+  }
+}
 
 std::string cgroup_name(const std::string& id) { return std::string(kParent) + "/" + id; }
 

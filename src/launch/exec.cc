@@ -39,7 +39,7 @@ class Guard {
 Result<Outcome> exec(const Launched& launched, const container::Directories& directories,
                      const ExecRequest& asked) {
   if (::geteuid() != 0) return fail(0, "exec: only root can enter a container, use sudo");
-  UMWELT_CHECK(protect());
+  UMWELT_CHECK(check_protection());
   auto init = open_process(launched.init_pid, launched.init_starttime);
   if (launched.status != Status::kRunning || !init)
     return fail(ESRCH, "container " + launched.spec.id + " does not run");

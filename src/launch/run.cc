@@ -48,8 +48,14 @@ std::string oom_note(const ResourceLimits& limits) {
 // One container from its creation to its end, in the process that waits for it.
 class Run {
  public:
-  Run(const Spec& spec, const container::Directories& directories, int signals)
-      : spec_(spec), directories_(directories), store_(directories), signals_(signals) {}
+  // `cgroups` is prepare_cgroups()'s.
+  Run(const Spec& spec, const container::Directories& directories, int signals,
+      std::jthread cgroups)
+      : spec_(spec),
+        directories_(directories),
+        store_(directories),
+        signals_(signals),
+        cgroups_(std::move(cgroups)) {}
 
   // `started` is called when the command has been exec'ed.
   Result<Outcome> operator()(const std::function<void()>& started) {
@@ -112,6 +118,7 @@ class Run {
     record_.start_boottime_ns = start.boottime_ns;
     record_.start_realtime_s = start.realtime_s;
     const std::uint64_t network = spec_.network == Network::kNone ? CLONE_NEWNET : 0;
+    cgroups_ = {};  // waits for it
     auto child = UMWELT_TRY(clone_child(kNamespaces | network));
     if (!child) {
       channel.close();
@@ -200,6 +207,7 @@ class Run {
   const container::Directories& directories_;
   Store store_;
   int signals_;
+  std::jthread cgroups_;
   std::optional<Storage> storage_;
   container::Record record_;
   Child child_;
@@ -227,7 +235,7 @@ Result<void> become_daemon() {
     ::_exit(kExitLauncher);
   }
   bool started = false;
-  const auto outcome = Run(spec, directories, signals->get())([&] {
+  const auto outcome = Run(spec, directories, signals->get(), {})([&] {
     started = true;
     (void)channel.signal();
     channel.close();
@@ -287,13 +295,17 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
                     const std::function<void(const std::string&)>& warn) {
   if (::geteuid() != 0) return fail(0, "run: only root can make a container, use sudo");
   UMWELT_CHECK(check_limits(asked.limits));
-  UMWELT_CHECK(protect());
+  UMWELT_CHECK(check_protection());
   Spec spec = asked;
+  std::jthread cgroups = prepare_cgroups();
   UMWELT_CHECK(reach_daemon(spec, directories, warn));
   UMWELT_CHECK(Store(directories).reap());
-  if (spec.detach) return run_detached(spec, directories);
+  if (spec.detach) {
+    cgroups = {};
+    return run_detached(spec, directories);
+  }
   const UniqueFd signals = UMWELT_TRY(block_signals());
-  return Run(spec, directories, signals.get())([] {});
+  return Run(spec, directories, signals.get(), std::move(cgroups))([] {});
 }
 
 }  // namespace umwelt::launch
