@@ -7,11 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
-
 #include "base/file.h"
-#include "base/parse.h"
-#include "control/client.h"
 #include "intercept/filter.h"
 #include "launch/cgroup.h"
 #include "launch/filesystems.h"
@@ -124,24 +120,10 @@ Result<void> enter_cgroups(const Spec& spec, int root) {
   return mount_cgroups(root, parse_cgroup_mounts(own, "/" + cgroup_name(spec.id)));
 }
 
-// The daemon takes a container whose cgroups are there, also before a process is in them. When this
-// process started it finds out itself: here, in a time namespace, /proc has another answer.
-Result<void> make_known(container::Record record, const container::Directories& directories) {
-  std::error_code error;  // the host's /proc: this process has another number in its own namespace
-  const std::string self = std::filesystem::read_symlink("/proc/self", error).string();
-  const auto pid = parse_u64(self);
-  if (!pid) return fail(error.value(), "read /proc/self");
-  record.init_pid = static_cast<pid_t>(*pid);
-  auto client = UMWELT_TRY(control::Client::connect(directories.socket()));
-  UMWELT_TRY(client.add(record));
-  return {};
-}
-
-// Meanwhile the launcher makes its cgroups and then moves this process to them, for which the
-// kernel lets some milliseconds pass.
+// Meanwhile the launcher makes its cgroups, tells the daemon of it, and moves it to them, for which
+// the kernel lets some milliseconds pass.
 Result<void> build(const Spec& spec, const container::Directories& directories,
-                   const std::string& staging, const container::Record& record, Storage& storage,
-                   Channel& channel) {
+                   const std::string& staging, Storage& storage, Channel& channel) {
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     return fail_errno("make the mounts private");
   if (::sethostname(spec.hostname.c_str(), spec.hostname.size()) != 0)
@@ -157,12 +139,9 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
     UMWELT_CHECK(cover_directory(root, directories.runtime));
     UMWELT_CHECK(cover_directory(root, directories.state));
   }
-  UMWELT_CHECK(channel.wait_signal());  // its cgroups are there
+  UMWELT_CHECK(channel.wait_signal());  // the daemon knows it
   OfferedViews views;
-  if (spec.views != Views::kNone) {
-    UMWELT_CHECK(make_known(record, directories));
-    views = views_of(spec.id, directories);
-  }
+  if (spec.views != Views::kNone) views = views_of(spec.id, directories);
   UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views.now));
   UMWELT_CHECK(channel.wait_signal());  // in its cgroups
   UMWELT_CHECK(enter_cgroups(spec, root));
@@ -175,11 +154,10 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
 }  // namespace
 
 void run_container(const Spec& spec, const container::Directories& directories,
-                   const std::string& staging, const container::Record& record, Storage& storage,
-                   Channel channel, Output output) {
+                   const std::string& staging, Storage& storage, Channel channel, Output output) {
   auto built = begin();
   if (built) built = use_output(output);
-  if (built) built = build(spec, directories, staging, record, storage, channel);
+  if (built) built = build(spec, directories, staging, storage, channel);
   if (!built) give_up(channel, Stage::kLauncher, built.error());
   become({.command = spec.command,
           .environment = spec.environment,

@@ -17,13 +17,12 @@ struct Output {
   UniqueFd out, err;
 };
 
-// Waits for the parent twice, until its cgroups are there and until it is in them; in between it
-// makes itself known to the daemon as the init process of `record`. Whatever fails goes over the
-// channel. `staging` is a directory of the host that the root is mounted over in the child's own
-// mount namespace. `storage` is closed when it is mounted.
+// Waits for the parent twice, until its cgroups are there and the daemon knows it, and until it is
+// in them. Whatever fails goes over the channel. `staging` is a directory of the host that the root
+// is mounted over in the child's own mount namespace. `storage` is closed when it is mounted.
 [[noreturn]] void run_container(const Spec& spec, const container::Directories& directories,
-                                const std::string& staging, const container::Record& record,
-                                Storage& storage, Channel channel, Output output);
+                                const std::string& staging, Storage& storage, Channel channel,
+                                Output output);
 
 // A further process of a running container, already in its pid and time namespace: waits for the
 // parent once, until it is in the cgroup, then enters the other namespaces of `init`.

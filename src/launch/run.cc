@@ -48,13 +48,14 @@ std::string oom_note(const ResourceLimits& limits) {
 // One container from its creation to its end, in the process that waits for it.
 class Run {
  public:
-  // `cgroups` is prepare_cgroups()'s.
+  // `daemon` is to know of the container. `cgroups` is prepare_cgroups()'s.
   Run(const Spec& spec, const container::Directories& directories, int signals,
-      std::jthread cgroups)
+      std::optional<control::Client> daemon, std::jthread cgroups)
       : spec_(spec),
         directories_(directories),
         store_(directories),
         signals_(signals),
+        daemon_(std::move(daemon)),
         cgroups_(std::move(cgroups)) {}
 
   // `started` is called when the command has been exec'ed.
@@ -122,7 +123,7 @@ class Run {
     auto child = UMWELT_TRY(clone_child(kNamespaces | network));
     if (!child) {
       channel.close();
-      run_container(spec_, directories_, store_.directory(spec_.id), record_, *storage_,
+      run_container(spec_, directories_, store_.directory(spec_.id), *storage_,
                     std::move(child_channel), std::move(child_output));
     }
     child_channel.close();
@@ -140,10 +141,14 @@ class Run {
     return failed;
   }
 
-  // The child mounts its filesystems while its cgroups are made.
+  // The child mounts its filesystems while its cgroups are made, and the views while it is moved to
+  // them.
   Result<void> admit(Channel& channel) {
     UMWELT_CHECK(create_cgroup(spec_.id, spec_.limits));
     UMWELT_CHECK(storage_->apply_limits(record_.cgroup_paths));
+    record_.init_pid = child_.pid;
+    if (daemon_) UMWELT_TRY(daemon_->add(record_));
+    daemon_.reset();
     (void)channel.signal();
     const std::uint64_t starttime = UMWELT_TRY(container::read_starttime(child_.pid));
     UMWELT_CHECK(store_.update(spec_.id, [&](Launched& launched) {
@@ -173,14 +178,20 @@ class Run {
     outcome.exit_code = exit_code;
     outcome.oom_killed = oom_killed(spec_.id).value_or(false);
     UMWELT_CHECK(tidy());
-    const auto stopped = store_.update(spec_.id, [&](Launched& launched) {
+    if (outcome.oom_killed) {
+      const auto last = store_.find(spec_.id);  // the limits may have been changed
+      outcome.note = oom_note(last ? last->spec.limits : spec_.limits);
+    }
+    if (spec_.remove) {
+      UMWELT_CHECK(store_.forget(spec_.id));
+      return outcome;
+    }
+    (void)store_.update(spec_.id, [&](Launched& launched) {
       launched.status = Status::kStopped;
       launched.exit_code = exit_code;
       launched.oom_killed = outcome.oom_killed;
       launched.finished_s = ::time(nullptr);
     });
-    if (outcome.oom_killed) outcome.note = oom_note(stopped ? stopped->spec.limits : spec_.limits);
-    if (spec_.remove) UMWELT_CHECK(store_.forget(spec_.id));
     return outcome;
   }
 
@@ -207,6 +218,7 @@ class Run {
   const container::Directories& directories_;
   Store store_;
   int signals_;
+  std::optional<control::Client> daemon_;
   std::jthread cgroups_;
   std::optional<Storage> storage_;
   container::Record record_;
@@ -226,8 +238,10 @@ Result<void> become_daemon() {
   return {};
 }
 
+using Daemon = std::optional<control::Client>;
+
 [[noreturn]] void run_monitor(const Spec& spec, const container::Directories& directories,
-                              Channel channel) {
+                              Daemon daemon, Channel channel) {
   auto ready = become_daemon();
   auto signals = ready ? block_signals() : Result<UniqueFd>(fail(ready.error()));
   if (!signals) {
@@ -235,7 +249,7 @@ Result<void> become_daemon() {
     ::_exit(kExitLauncher);
   }
   bool started = false;
-  const auto outcome = Run(spec, directories, signals->get(), {})([&] {
+  const auto outcome = Run(spec, directories, signals->get(), std::move(daemon), {})([&] {
     started = true;
     (void)channel.signal();
     channel.close();
@@ -249,13 +263,14 @@ Result<void> become_daemon() {
   ::_exit(0);
 }
 
-Result<Outcome> run_detached(const Spec& spec, const container::Directories& directories) {
+Result<Outcome> run_detached(const Spec& spec, const container::Directories& directories,
+                             Daemon daemon) {
   auto [channel, monitor_channel] = UMWELT_TRY(Channel::make());
   const pid_t monitor = ::fork();
   if (monitor < 0) return fail_errno("make the monitor process");
   if (monitor == 0) {
     channel.close();
-    run_monitor(spec, directories, std::move(monitor_channel));
+    run_monitor(spec, directories, std::move(daemon), std::move(monitor_channel));
   }
   monitor_channel.close();
   auto message = UMWELT_TRY(channel.receive());
@@ -269,16 +284,17 @@ Result<Outcome> run_detached(const Spec& spec, const container::Directories& dir
 }
 
 // Here, where a warning still reaches the user, and before there is a time namespace, in which no
-// daemon must be born.
-Result<void> reach_daemon(Spec& spec, const container::Directories& directories,
-                          const std::function<void(const std::string&)>& warn) {
-  const auto client = control::connect_or_start(directories);
-  if (client) return {};
+// daemon must be born. Nothing for a container without views.
+Result<Daemon> reach_daemon(Spec& spec, const container::Directories& directories,
+                            const std::function<void(const std::string&)>& warn) {
+  auto client = control::connect_or_start(directories);
+  if (client && spec.views == Views::kNone) return Daemon();
+  if (client) return *std::move(client);
   if (spec.views == Views::kRequired) return fail(client.error());
   spec.views = Views::kNone;
   spec.policy.affinity_virtualised = false;
   warn(fmt::format("{}; the container sees the machine's files", client.error().message()));
-  return {};
+  return Daemon();
 }
 
 }  // namespace
@@ -298,14 +314,14 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
   UMWELT_CHECK(check_protection());
   Spec spec = asked;
   std::jthread cgroups = prepare_cgroups();
-  UMWELT_CHECK(reach_daemon(spec, directories, warn));
+  Daemon daemon = UMWELT_TRY(reach_daemon(spec, directories, warn));
   UMWELT_CHECK(Store(directories).reap());
   if (spec.detach) {
     cgroups = {};
-    return run_detached(spec, directories);
+    return run_detached(spec, directories, std::move(daemon));
   }
   const UniqueFd signals = UMWELT_TRY(block_signals());
-  return Run(spec, directories, signals.get(), std::move(cgroups))([] {});
+  return Run(spec, directories, signals.get(), std::move(daemon), std::move(cgroups))([] {});
 }
 
 }  // namespace umwelt::launch
