@@ -6,7 +6,7 @@ One container, limited to one CPU and 256 MiB; the reader runs in its cgroup, in
 its own. Each file is read as the kernel serves it, from the container's tree, from the shared tree,
 and from lxcfs, in turns within one run of bench/reader.cc. The system calls of the servers are
 counted in runs of their own (perf, where it is installed): of reads one after the other, of such
-with a single read(2), and of reads 5 ms apart, which share no rendering.
+with a single read(2), and of reads 10 ms apart, which share no rendering.
 """
 
 import argparse
@@ -98,7 +98,7 @@ class Bench:
                 count = lambda *options: self.count_calls(name, source, folder, *options)  # noqa
                 result["sources"][name]["calls"] = {"burst": count(2000),
                                                     "one_read": count(2000, "--one-read"),
-                                                    "alone": count(200, "--pause", "5000")}
+                                                    "alone": count(200, "--pause", "10000")}
         return result
 
 
@@ -156,7 +156,7 @@ def table(results, readers):
 
 
 def table_of_calls(results):
-    lines = ["| file | from | one after the other | with one read(2) | 5 ms apart |",
+    lines = ["| file | from | one after the other | with one read(2) | 10 ms apart |",
              "| --- | --- | ---: | ---: | ---: |"]
     for result in results["files"]:
         for name, source in result["sources"].items():

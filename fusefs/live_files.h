@@ -30,7 +30,7 @@ class LiveFiles {
     std::uint64_t generation = 0;  // of the container's limits
     std::uint64_t node = 0;
   };
-  static constexpr std::uint64_t kShareNs = 1'000'000;
+  static constexpr std::uint64_t kShareNs = 5'000'000;
 
   LiveFiles();
 
