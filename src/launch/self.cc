@@ -26,9 +26,10 @@ int g_error = 0;  // of what comes before libc
 // Nothing of libc works here, not even memcmp(3), and no instrumentation.
 #define UMWELT_BEFORE_LIBC                                           \
   __attribute__((no_stack_protector, no_profile_instrument_function, \
-                 no_sanitize("address", "undefined", "thread"), always_inline)) inline
+                 no_sanitize("address", "undefined", "thread")))
+#define UMWELT_INLINE UMWELT_BEFORE_LIBC __attribute__((always_inline)) inline
 
-UMWELT_BEFORE_LIBC long call(long number, long a, long b, long c, long d, long e) {
+UMWELT_INLINE long call(long number, long a, long b, long c, long d, long e) {
   register long r10 asm("r10") = d;
   register long r8 asm("r8") = e;
   long result;
@@ -39,9 +40,9 @@ UMWELT_BEFORE_LIBC long call(long number, long a, long b, long c, long d, long e
   return result;
 }
 
-UMWELT_BEFORE_LIBC long address(const void* pointer) { return reinterpret_cast<long>(pointer); }
+UMWELT_INLINE long address(const void* pointer) { return reinterpret_cast<long>(pointer); }
 
-UMWELT_BEFORE_LIBC bool is_word(const char* text, const char* word) {
+UMWELT_INLINE bool is_word(const char* text, const char* word) {
   while (*word != '\0' && *text == *word) ++text, ++word;
   return *text == *word;
 }
@@ -49,9 +50,7 @@ UMWELT_BEFORE_LIBC bool is_word(const char* text, const char* word) {
 }  // namespace
 
 // `stack` is as the kernel made it: argc, argv, environ.
-extern "C" __attribute__((used, no_stack_protector, no_profile_instrument_function,
-                          no_sanitize("address", "undefined", "thread"))) void
-umwelt_protect(long* stack) {
+extern "C" UMWELT_BEFORE_LIBC __attribute__((used)) void umwelt_protect(long* stack) {
   const long argc = stack[0];
   char** argv = reinterpret_cast<char**>(stack + 1);
   bool launches = false;  // global options may come before the command

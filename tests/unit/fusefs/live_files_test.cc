@@ -20,7 +20,9 @@ class LiveFilesTest : public testing::Test {
       if (const Text text = files_.snapshot(handle)) return *text;
     return **files_.take_snapshot(handle, subject_, counted());
   }
-  static void expire() { std::this_thread::sleep_for(std::chrono::nanoseconds(2 * LiveFiles::kShareNs)); }
+  static void expire() {
+    std::this_thread::sleep_for(std::chrono::nanoseconds(2 * LiveFiles::kShareNs));
+  }
 
   LiveFiles files_;
   std::shared_ptr<int> container_ = std::make_shared<int>(0);
