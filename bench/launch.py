@@ -118,10 +118,11 @@ def measure(umwelt, rounds):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="umwelt-bench."))
     environment = {"UMWELT_RUNTIME_DIR": f"{folder}/run", "UMWELT_STATE_DIR": f"{folder}/state"}
     os.environ.update(environment)
-    subprocess.run([umwelt, "daemon", "start"], check=True, stdout=subprocess.DEVNULL)
-    workers = [Worker(*item) for item in launchers(folder, umwelt).items()]
-    times = {worker.name: [] for worker in workers}
+    workers = []
     try:
+        subprocess.run([umwelt, "daemon", "start"], check=True, stdout=subprocess.DEVNULL)
+        workers += [Worker(*item) for item in launchers(folder, umwelt).items()]
+        times = {worker.name: [] for worker in workers}
         for number in range(rounds + 3):
             for worker in random.sample(workers, len(workers)):
                 took = worker.run()

@@ -178,20 +178,18 @@ class Run {
     outcome.exit_code = exit_code;
     outcome.oom_killed = oom_killed(spec_.id).value_or(false);
     UMWELT_CHECK(tidy());
-    if (outcome.oom_killed) {
-      const auto last = store_.find(spec_.id);  // the limits may have been changed
-      outcome.note = oom_note(last ? last->spec.limits : spec_.limits);
-    }
-    if (spec_.remove) {
+    if (spec_.remove && !outcome.oom_killed) {
       UMWELT_CHECK(store_.forget(spec_.id));
       return outcome;
     }
-    (void)store_.update(spec_.id, [&](Launched& launched) {
+    const auto stopped = store_.update(spec_.id, [&](Launched& launched) {
       launched.status = Status::kStopped;
       launched.exit_code = exit_code;
       launched.oom_killed = outcome.oom_killed;
       launched.finished_s = ::time(nullptr);
     });
+    if (outcome.oom_killed) outcome.note = oom_note(stopped ? stopped->spec.limits : spec_.limits);
+    if (spec_.remove) UMWELT_CHECK(store_.forget(spec_.id));
     return outcome;
   }
 

@@ -58,13 +58,14 @@ extern "C" UMWELT_BEFORE_LIBC __attribute__((used)) void umwelt_protect(long* st
     launches = launches || is_word(argv[i], "run") || is_word(argv[i], "exec");
   if (!launches) return;
   struct statfs status;
-  if (call(SYS_statfs, address(kSelf), address(&status), 0, 0, 0) != 0) return;
-  if ((status.f_flags & ST_RDONLY) != 0) return;
+  long result = call(SYS_statfs, address(kSelf), address(&status), 0, 0, 0);
+  if (result == 0 && (status.f_flags & ST_RDONLY) != 0) return;
 
-  const long program =
-      call(SYS_open_tree, AT_FDCWD, address(kSelf), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, 0, 0);
-  long result = program;
-  if (program >= 0) {
+  long program = -1;
+  if (result == 0)
+    result = program =
+        call(SYS_open_tree, AT_FDCWD, address(kSelf), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, 0, 0);
+  if (result >= 0) {
     struct mount_attr attributes;
     attributes.attr_set = MOUNT_ATTR_RDONLY;
     attributes.attr_clr = attributes.userns_fd = 0;
