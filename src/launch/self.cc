@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 
 #include <climits>
+#include <string>
 
 namespace umwelt::launch {
 namespace {
@@ -111,8 +112,12 @@ umwelt_start:
 
 Result<void> check_protection() {
   struct statvfs status {};
-  if (::statvfs(kSelf, &status) != 0 || (status.f_flag & ST_RDONLY) == 0)
-    return fail(g_error, "execute the launcher from a read-only mount");
+  if (::statvfs(kSelf, &status) != 0 || (status.f_flag & ST_RDONLY) == 0) {
+    const std::string what = "execute the launcher from a read-only mount";
+    if (g_error == EPERM) return fail(0, what + ": it needs CAP_SYS_ADMIN (docker: --privileged)");
+    if (g_error == ENOENT) return fail(0, what + ": mount /proc first");
+    return fail(g_error, what);
+  }
   // Before Linux 6.14 a process that was executed by descriptor has its number for a name.
   ::prctl(PR_SET_NAME, program_invocation_short_name);
   return {};
