@@ -24,7 +24,6 @@
 #include "fusefs/journal.h"
 #include "fusefs/mounts.h"
 #include "fusefs/process.h"
-#include "intercept/guard.h"
 #include "intercept/paths.h"
 
 namespace umwelt::fusefs {
@@ -219,6 +218,7 @@ void Keeper::become_server(Holdings&& extra, const std::string& program) {
   candidate_.reset();
   corpses_.clear();
   signals_.reset();
+  guard_.reset();
   for (const char* name : {"channel", "life"}) holdings_.put(name, extra.take(name));
   if (program.empty()) std::exit(run_server_(options_, std::move(holdings_)));
   const Error error = std::move(holdings_).exec(arguments_for(program, options_.arguments));
@@ -238,14 +238,34 @@ void Keeper::restart() {
   (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
 }
 
-void Keeper::start_guard(const std::string& suffix) {
+Result<void> Keeper::add_to_guard(const std::string& suffix) {
   const std::string listener = kKept + ("listener/" + suffix),
                     notice = kKept + ("notice/" + suffix);
-  if (!holdings_.contains(listener) || !holdings_.contains(notice)) return;
-  const auto started =
-      intercept::start_guard({options_.directories.runtime, suffix.substr(0, suffix.rfind('/'))},
-                             holdings_.get(listener), holdings_.get(notice));
-  if (!started) spdlog::error("{}", started.error().message());
+  if (!holdings_.contains(listener) || !holdings_.contains(notice)) return {};
+  return guard_->add(suffix.substr(0, suffix.rfind('/')), holdings_.get(listener),
+                     holdings_.get(notice));
+}
+
+// One is there as long as something is to be guarded: also after it was killed.
+void Keeper::see_to_guard() {
+  const Clock::time_point now = Clock::now();
+  if (guard_) {
+    pollfd entry{guard_->fd(), POLLIN, 0};
+    if (::poll(&entry, 1, 0) <= 0) return;
+    guard_.reset();
+    guard_at_ = now + kMaxDelay;
+  }
+  if (guarded_.empty() || now < guard_at_) return;
+  const auto start = [&]() -> Result<void> {
+    guard_ = UMWELT_TRY(intercept::Guard::start(options_.directories.runtime));
+    for (const std::string& suffix : guarded_) UMWELT_CHECK(add_to_guard(suffix));
+    return {};
+  };
+  if (const auto started = start(); !started) {
+    spdlog::error("{}", started.error().message());
+    guard_.reset();
+    guard_at_ = now + kMaxDelay;
+  }
 }
 
 // --- what happens --------------------------------------------------------------------------------
@@ -255,6 +275,7 @@ int Keeper::poll_timeout() const {
   Clock::time_point next = now + 10s;
   const auto at = [&](Clock::time_point time) { next = std::min(next, time); };
   if (!server_) at(restart_at_);
+  if (!guard_ && !guarded_.empty()) at(guard_at_);
   for (const ServerProcess* child : {server_.get(), candidate_.get()}) {
     if (child == nullptr) continue;
     at(child->next_look());
@@ -265,7 +286,8 @@ int Keeper::poll_timeout() const {
 }
 
 void Keeper::wait() {
-  std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}};
+  std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0},
+                                 {guard_ ? guard_->fd() : -1, POLLIN, 0}};
   for (const ServerProcess* child : {server_.get(), candidate_.get()}) {
     if (child == nullptr) continue;
     entries.push_back({child->pidfd.get(), POLLIN, 0});
@@ -317,9 +339,13 @@ void Keeper::receive(ServerProcess& child) {
       case Verb::kDrop:
         manager_.drop(kKept + message.text);
         holdings_.drop(kKept + message.text);
+        if (message.text.starts_with("listener/")) guarded_.erase(message.text.substr(9));
         break;
       case Verb::kGuard:
-        start_guard(message.text);
+        guarded_.insert(message.text);
+        if (!guard_) break;  // see_to_guard()
+        if (const auto added = add_to_guard(message.text); !added)
+          spdlog::error("{}", added.error().message());
         break;
       case Verb::kUpgrade:
         start_upgrade(message.text);
@@ -409,6 +435,7 @@ Result<void> Keeper::run(const RunServer& run_server,
     on_signal();
     see_to_candidate();
     see_to_server();
+    see_to_guard();
     reap();
     if (server_ && server_->state == State::kServing) {
       has_served_ = true;  // also one that another keeper started

@@ -5,6 +5,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "fusefs/options.h"
 #include "fusefs/server_process.h"
 #include "fusefs/service_manager.h"
+#include "intercept/guard.h"
 
 namespace umwelt::fusefs {
 
@@ -51,7 +54,8 @@ class Keeper {
   void start_upgrade(const std::string& program);
   void refuse_upgrade(const std::string& why);
   void become_successor();
-  void start_guard(const std::string& suffix);
+  Result<void> add_to_guard(const std::string& suffix);
+  void see_to_guard();
 
   int poll_timeout() const;
   void wait();
@@ -67,6 +71,8 @@ class Keeper {
   const std::string program_;  // this one
   Holdings holdings_;
   UniqueFd signals_;
+  std::optional<intercept::Guard> guard_;
+  std::set<std::string> guarded_;  // suffixes of kept listeners
   ServiceManager manager_;
   RunServer run_server_;
 
@@ -74,7 +80,7 @@ class Keeper {
   std::unique_ptr<ServerProcess> candidate_;  // prepares to be the next, of another program
   std::vector<UniqueFd> corpses_;             // pidfds of those that are being replaced
   std::string successor_;                     // program of server_, if another one than this
-  ServerProcess::Clock::time_point restart_at_;
+  ServerProcess::Clock::time_point restart_at_, guard_at_;
   unsigned failed_starts_ = 0;
   bool has_served_ = false, announced_ = false, stopping_ = false, finished_ = false;
 };

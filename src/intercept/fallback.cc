@@ -98,6 +98,14 @@ void Fallback::find_daemon() {
 }
 
 void Fallback::step() {
+  serve();
+  const auto now = Clock::now();
+  if (now - looked_ < kLookInterval) return;
+  looked_ = now;
+  look_for_daemon();
+}
+
+void Fallback::serve() {
   if (state_ == State::kOver) return;
   if (is_abandoned(listener_.get())) {
     state_ = State::kOver;
@@ -116,7 +124,6 @@ void Fallback::step() {
       (void)notice_.answer(listener_.get(), proceed(id));
   }
   let_through();
-  look_for_daemon();
 }
 
 void Fallback::run() {
@@ -136,10 +143,7 @@ void Fallback::let_through() {
 }
 
 void Fallback::look_for_daemon() {
-  const auto now = Clock::now();
-  if (now - looked_ < kLookInterval) return;
-  looked_ = now;
-  if (!daemon_listens()) return;
+  if (state_ != State::kAway || !daemon_listens()) return;
   if (!hand_over(socket_path(place_.runtime), place_.id, listener_.get(), notice_fd_.get(), 1s))
     return;
   state_ = State::kServed;

@@ -35,6 +35,12 @@ class Fallback {
   // Does all of it until nobody is left who could call.
   void run();
 
+  // The parts of step(), for one who has many of them.
+  void serve();            // sees whether the daemon is there, else lets calls through
+  void look_for_daemon();  // if it is away; gives it the listener, and waits up to 1 s for that
+  bool is_over() const { return state_ == State::kOver; }
+  int listener() const { return listener_.get(); }
+
  private:
   enum class State { kServed, kAway, kOver };
 
@@ -45,7 +51,6 @@ class Fallback {
         notice_fd_(std::move(notice_fd)) {}
   bool daemon_listens() const;
   void find_daemon();
-  void look_for_daemon();
   void let_through();
 
   Place place_;

@@ -62,10 +62,13 @@ def assert_own_resources(text, memory_kib=MEMORY_KIB, answered=True):
     assert int(seen["views"]) > 5, text
 
 
+def host_memory_kib():
+    return int(pathlib.Path("/proc/meminfo").read_text().split()[1])
+
+
 def assert_hosts_resources(text):
     seen = parse(text)
-    host = int(pathlib.Path("/proc/meminfo").read_text().split()[1])
-    assert seen["memory"] == str(host), text
+    assert seen["memory"] == str(host_memory_kib()), text
     assert seen["views"] == "0", text
 
 
@@ -115,16 +118,16 @@ class Machine:
         path = self.runtime / "oci.log"
         return path.read_text() if path.exists() else ""
 
-    def pids(self):
-        """The daemon's processes, keeper and server. Not what it leaves with containers, to let
-        syscalls through while it is away."""
+    def pids(self, guards=False):
+        """The daemon's processes, keeper and server; or instead the guard that it leaves, which lets
+        the containers' syscalls through while it is away."""
         found = []
         for entry in pathlib.Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and (entry / "exe").readlink().name == "umweltd":
                     words = (entry / "cmdline").read_bytes().decode().split("\0")
                     name = (entry / "comm").read_text().strip()
-                    if str(self.runtime) in words and name != "umweltd-guard":
+                    if str(self.runtime) in words and guards == (name == "umweltd-guard"):
                         found.append(int(entry.name))
         return found
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 
 import engines
@@ -222,3 +223,69 @@ def test_two_containers_of_one_name(bundle, machine, tmp_path):
         command, environment = other.command(runtime, "delete", "--force", "box")
         machine.run(*command, env=environment)
     machine.nothing_left()
+
+
+CALLS = r"""
+#include <stdio.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+int main(void) {
+  for (;; usleep(20000)) {
+    struct sysinfo info;
+    if (sysinfo(&info) != 0) perror("failed");
+    else printf("%lu\n", info.totalram * info.mem_unit / 1024);
+    fflush(stdout);
+  }
+}
+"""
+
+
+@every_runtime
+def test_one_guard_for_all_listeners(bundle, runtime, machine, tmp_path):
+    """Syscalls of each container are let through while the daemon is away, and never fail."""
+    def guard():
+        return machine.pids(guards=True)
+
+    own, hosts = f"{machines.MEMORY_KIB}\n", f"{machines.host_memory_kib()}\n"
+    source = tmp_path / "calls.c"
+    source.write_text(CALLS)
+    subprocess.run(["gcc", "-O1", "-static", "-o", bundle.folder / "rootfs/bin/calls", source],
+                   check=True)
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/calls"]
+    bundle.write(config)
+    names, outputs = ["one", "two"], {}
+    try:
+        for name in names:
+            command, environment = bundle.command(runtime, "run", "--detach", "--bundle",
+                                                  bundle.folder, name)
+            outputs[name] = tmp_path / name
+            with open(outputs[name], "wb") as out:
+                machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+
+        def all_see(wanted):
+            def they_do():
+                texts = [outputs[name].read_text() for name in names]
+                assert not any("failed" in text for text in texts), texts
+                return all(text.endswith(wanted) for text in texts)
+            machines.wait_until(they_do, what=f"{wanted} in {names}")
+
+        all_see(own)
+        first = guard()
+        assert len(first) == 1
+        os.kill(first[0], signal.SIGKILL)
+        machines.wait_until(lambda: len(guard()) == 1 and guard() != first, what="another guard")
+        second = guard()
+        machine.kill()
+        all_see(hosts)
+        assert guard() == second
+        machine.start()
+        all_see(own)
+    finally:
+        for name in names:
+            command, environment = bundle.command(runtime, "delete", "--force", name)
+            machine.run(*command, env=environment, check=False)
+    machine.nothing_left()
+    machine.stop()
+    machines.wait_until(lambda: not guard(), what="the guard's end")
+    machine.start()
