@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <libcgroup.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -14,11 +15,15 @@
 #include <filesystem>
 #include <memory>
 #include <set>
-#include <system_error>
 
 #include "base/file.h"
 #include "base/parse.h"
 #include "launch/settings.h"
+
+// libcgroup's own, which cgroup_init(3) clears. Only in the library's archive.
+extern "C" {
+extern char cg_mount_table[] __attribute__((weak));
+}
 
 namespace umwelt::launch {
 namespace {
@@ -55,8 +60,16 @@ tl::unexpected<Error> fail_libcgroup(int code, std::string text) {
   return fail(0, text + ": " + cgroup_strerror(code));
 }
 
+// One system call instead of a page fault for each of its pages.
+void populate_mount_table() {
+  constexpr std::size_t kBytes = 800U << 10;
+  const auto begin = reinterpret_cast<std::uintptr_t>(cg_mount_table) & ~std::uintptr_t{4095};
+  if (begin != 0) (void)::madvise(reinterpret_cast<void*>(begin), kBytes, MADV_POPULATE_WRITE);
+}
+
 Result<void> initialise_libcgroup() {
   static const int code = [] {
+    populate_mount_table();
     cgroup_set_logger([](void*, int, const char*, va_list) {}, CGROUP_LOG_ERROR, nullptr);
     return cgroup_init();
   }();
@@ -226,23 +239,17 @@ std::set<pid_t> processes_of(const Layout& layout, const std::string& name) {
   return pids;
 }
 
-Result<void> remove_group(const Layout& layout, const std::string& mount, const std::string& name) {
-  const std::string path = mount + "/" + name;
-  if (mount == layout.v2_mount && layout.v2.empty()) {
-    if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return fail_errno("remove cgroup " + name);
-    return {};
-  }
-  const Group group = UMWELT_TRY(new_group(name));
-  if (mount == layout.v2_mount) {
-    cgroup_add_controller(group.get(), layout.v2.front().c_str());
-  } else {
-    for (const auto& [controller, controller_mount] : layout.v1)
-      if (controller_mount == mount) cgroup_add_controller(group.get(), controller.c_str());
-  }
-  const int code = cgroup_delete_cgroup_ext(group.get(), CGFLAG_DELETE_EMPTY_ONLY);
-  if (code == 0) return {};
-  if (code == ECGNONEMPTY) return fail(EBUSY, "remove cgroup " + name);
-  return fail_libcgroup(code, "remove cgroup " + name);
+Result<void> remove_group(const std::string& mount, const std::string& name) {
+  if (::rmdir((mount + "/" + name).c_str()) != 0 && errno != ENOENT)
+    return fail_errno("remove cgroup " + name);
+  return {};
+}
+
+// Where nothing is in it and below it; whether that was so everywhere.
+bool remove_empty(const Layout& layout, const std::string& name) {
+  bool all = true;
+  for (const std::string& mount : layout.mounts()) all &= remove_group(mount, name).has_value();
+  return all;
 }
 
 bool exists(const Layout& layout, const std::string& name) {
@@ -282,15 +289,39 @@ void sleep_ms(long ms) {
   ::nanosleep(&pause, nullptr);
 }
 
-}  // namespace
-
-std::jthread prepare_cgroups() {
-  try {
-    return std::jthread([] { (void)initialise_libcgroup(); });
-  } catch (const std::system_error&) {
-    return {};  // later, then
-  }
+void thaw(const Layout& layout, const std::string& name) {
+  if (const auto freezer = layout.v1.find("freezer"); freezer != layout.v1.end())
+    (void)write_file_at(AT_FDCWD, freezer->second + "/" + name + "/freezer.state", "THAWED");
+  else
+    (void)write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.freeze", "0");
 }
+
+Result<void> kill_and_remove(const Layout& layout, const std::string& name) {
+  thaw(layout, name);
+  if (!layout.v2_mount.empty())  // atomic, where the kernel has it (5.14)
+    (void)write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.kill", "1");
+  for (int attempt = 0;; ++attempt) {
+    const std::set<pid_t> pids = processes_of(layout, name);
+    if (pids.empty()) break;
+    if (attempt == 1000) return fail(EBUSY, "a process of cgroup " + name + " does not die");
+    for (const pid_t pid : pids) kill_member(pid, name);
+    sleep_ms(attempt < 20 ? 1 : 5);
+  }
+  for (const std::string& mount : layout.mounts()) {
+    for (const std::string& group : subtree(mount, name)) {
+      // A process that has just died may hold its cgroup for a moment longer.
+      for (int attempt = 0;; ++attempt) {
+        auto removed = remove_group(mount, group);
+        if (removed) break;
+        if (removed.error().code != EBUSY || attempt == 1000) return removed;
+        sleep_ms(attempt < 20 ? 1 : 5);
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
 
 std::string cgroup_name(const std::string& id) { return std::string(kParent) + "/" + id; }
 
@@ -343,41 +374,15 @@ Result<void> attach(const std::string& id, pid_t pid) {
 }
 
 void thaw(const std::string& id) {
-  const auto layout = read_layout();
-  if (!layout) return;
-  const std::string name = cgroup_name(id);
-  if (const auto freezer = layout->v1.find("freezer"); freezer != layout->v1.end())
-    (void)write_file_at(AT_FDCWD, freezer->second + "/" + name + "/freezer.state", "THAWED");
-  else
-    (void)write_file_at(AT_FDCWD, layout->v2_mount + "/" + name + "/cgroup.freeze", "0");
+  if (const auto layout = read_layout()) thaw(*layout, cgroup_name(id));
 }
 
 Result<void> destroy_cgroup(const std::string& id) {
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
-  thaw(id);
-  if (!layout.v2_mount.empty())  // atomic, where the kernel has it (5.14)
-    (void)write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.kill", "1");
-  for (int attempt = 0;; ++attempt) {
-    const std::set<pid_t> pids = processes_of(layout, name);
-    if (pids.empty()) break;
-    if (attempt == 1000) return fail(EBUSY, "a process of cgroup " + name + " does not die");
-    for (const pid_t pid : pids) kill_member(pid, name);
-    sleep_ms(attempt < 20 ? 1 : 5);
-  }
-  for (const std::string& mount : layout.mounts()) {
-    for (const std::string& group : subtree(mount, name)) {
-      // A process that has just died may hold its cgroup for a moment longer.
-      for (int attempt = 0;; ++attempt) {
-        auto removed = remove_group(layout, mount, group);
-        if (removed) break;
-        if (removed.error().code != EBUSY || attempt == 1000) return removed;
-        sleep_ms(attempt < 20 ? 1 : 5);
-      }
-    }
-  }
+  if (!remove_empty(layout, name)) UMWELT_CHECK(kill_and_remove(layout, name));
   const UniqueFd lock = UMWELT_TRY(lock_hierarchies(layout));
-  for (const std::string& mount : layout.mounts()) ::rmdir((mount + "/" + kParent).c_str());
+  (void)remove_empty(layout, kParent);
   return {};
 }
 

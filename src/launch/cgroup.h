@@ -4,7 +4,6 @@
 #pragma once
 
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/result.h"
@@ -17,9 +16,6 @@ namespace umwelt::launch {
 // it lacks, no such controller, memory below 4 MiB, ...).
 Result<void> check_limits(const ResourceLimits& limits);
 
-// What the first use of libcgroup takes some milliseconds for, meanwhile. The thread must have
-// ended before the process makes another one.
-std::jthread prepare_cgroups();
 // Where it is or would be in each hierarchy.
 Result<cgroup::Paths> cgroup_paths(const std::string& id);
 // EEXIST when there is such a cgroup. After another error nothing is left of it.

@@ -48,15 +48,14 @@ std::string oom_note(const ResourceLimits& limits) {
 // One container from its creation to its end, in the process that waits for it.
 class Run {
  public:
-  // `daemon` is to know of the container. `cgroups` is prepare_cgroups()'s.
+  // `daemon` is to know of the container.
   Run(const Spec& spec, const container::Directories& directories, int signals,
-      std::optional<control::Client> daemon, std::jthread cgroups)
+      std::optional<control::Client> daemon)
       : spec_(spec),
         directories_(directories),
         store_(directories),
         signals_(signals),
-        daemon_(std::move(daemon)),
-        cgroups_(std::move(cgroups)) {}
+        daemon_(std::move(daemon)) {}
 
   // `started` is called when the command has been exec'ed.
   Result<Outcome> operator()(const std::function<void()>& started) {
@@ -119,7 +118,6 @@ class Run {
     record_.start_boottime_ns = start.boottime_ns;
     record_.start_realtime_s = start.realtime_s;
     const std::uint64_t network = spec_.network == Network::kNone ? CLONE_NEWNET : 0;
-    cgroups_ = {};  // waits for it
     auto child = UMWELT_TRY(clone_child(kNamespaces | network));
     if (!child) {
       channel.close();
@@ -217,7 +215,6 @@ class Run {
   Store store_;
   int signals_;
   std::optional<control::Client> daemon_;
-  std::jthread cgroups_;
   std::optional<Storage> storage_;
   container::Record record_;
   Child child_;
@@ -247,7 +244,7 @@ using Daemon = std::optional<control::Client>;
     ::_exit(kExitLauncher);
   }
   bool started = false;
-  const auto outcome = Run(spec, directories, signals->get(), std::move(daemon), {})([&] {
+  const auto outcome = Run(spec, directories, signals->get(), std::move(daemon))([&] {
     started = true;
     (void)channel.signal();
     channel.close();
@@ -311,15 +308,11 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
   UMWELT_CHECK(check_limits(asked.limits));
   UMWELT_CHECK(check_protection());
   Spec spec = asked;
-  std::jthread cgroups = prepare_cgroups();
   Daemon daemon = UMWELT_TRY(reach_daemon(spec, directories, warn));
   UMWELT_CHECK(Store(directories).reap());
-  if (spec.detach) {
-    cgroups = {};
-    return run_detached(spec, directories, std::move(daemon));
-  }
+  if (spec.detach) return run_detached(spec, directories, std::move(daemon));
   const UniqueFd signals = UMWELT_TRY(block_signals());
-  return Run(spec, directories, signals.get(), std::move(daemon), std::move(cgroups))([] {});
+  return Run(spec, directories, signals.get(), std::move(daemon))([] {});
 }
 
 }  // namespace umwelt::launch
