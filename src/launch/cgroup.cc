@@ -200,14 +200,16 @@ Result<void> fill_cpuset(const Layout& layout, const std::string& parent,
   return {};
 }
 
+// Below kParent, which is made on the way.
 Result<void> make_group(const Layout& layout, const std::string& name) {
   const Group group = UMWELT_TRY(group_of(layout, name));
   if (const int code = cgroup_create_cgroup(group.get(), 1); code != 0)
     return fail_libcgroup(code, "make cgroup " + name);
+  if (!layout.v2.empty() || layout.v2_mount.empty()) return {};
   // libcgroup knows no hierarchy without controllers.
-  if (layout.v2.empty() && !layout.v2_mount.empty() &&
-      ::mkdir((layout.v2_mount + "/" + name).c_str(), 0755) != 0 && errno != EEXIST)
-    return fail_errno("make cgroup " + name);
+  for (const std::string& path : {std::string(kParent), name})
+    if (::mkdir((layout.v2_mount + "/" + path).c_str(), 0755) != 0 && errno != EEXIST)
+      return fail_errno("make cgroup " + path);
   return {};
 }
 
@@ -339,13 +341,10 @@ Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) 
   {
     const UniqueFd lock = UMWELT_TRY(lock_hierarchies(layout));
     if (exists(layout, name)) return fail(EEXIST, "make cgroup " + name);
-    if (!layout.v1.empty() || layout.v2.empty()) {
-      UMWELT_CHECK(make_group(layout, kParent));
-      UMWELT_CHECK(fill_cpuset(layout, "", kParent));
-    }
     UMWELT_CHECK(make_group(layout, name));
   }
-  auto limited = fill_cpuset(layout, kParent, name);
+  auto limited = fill_cpuset(layout, "", kParent);
+  if (limited) limited = fill_cpuset(layout, kParent, name);
   if (limited) limited = write_limits(layout, name, limits);
   if (!limited) {
     (void)destroy_cgroup(id);
