@@ -169,7 +169,7 @@ Result<void> Reader::Impl::open_all(const Hierarchies& hierarchies, const Paths&
 }
 
 Result<Reader> Reader::open(const Hierarchies& hierarchies, const Paths& paths,
-                            const std::string& root) {
+                            const std::string& root, const CpuSet& online) {
   Reader reader;
   Impl& impl = *reader.impl_;
   const std::string prefix = root == "/" ? "" : root;
@@ -192,7 +192,7 @@ Result<Reader> Reader::open(const Hierarchies& hierarchies, const Paths& paths,
     impl.huge_page_sizes = read_huge_page_sizes(prefix);
     impl.hugetlb.emplace(directory, impl.huge_page_sizes);
   }
-  impl.limits = UMWELT_TRY(impl.read_limits(CpuSet::range(0, CpuSet::kMaxId)));
+  impl.limits = UMWELT_TRY(impl.read_limits(online));
   return reader;
 }
 
@@ -200,6 +200,8 @@ Result<Limits> Reader::read_limits(const CpuSet& online) {
   impl_->limits = UMWELT_TRY(impl_->read_limits(online));
   return impl_->limits;
 }
+
+const Limits& Reader::limits() const { return impl_->limits; }
 
 Result<bool> Reader::sets_changed(const CpuSet& online) {
   Impl& impl = *impl_;

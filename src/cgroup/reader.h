@@ -31,9 +31,10 @@ enum Part : unsigned {
 class Reader {
  public:
   // `root` is "/" or a folder with recorded trees (the mount points of `hierarchies` are taken
-  // below it).
+  // below it). Reads the limits.
   static Result<Reader> open(const Hierarchies& hierarchies, const Paths& paths,
-                             const std::string& root = "/");
+                             const std::string& root = "/",
+                             const CpuSet& online = CpuSet::range(0, CpuSet::kMaxId));
   Reader(Reader&&) noexcept;
   Reader& operator=(Reader&&) noexcept;
   ~Reader();
@@ -41,6 +42,7 @@ class Reader {
   // Reads every limit of the cgroup and its ancestors again. `online` are the host's CPUs.
   // The cost grows with the depth; call it when something changed.
   Result<Limits> read_limits(const CpuSet& online);
+  const Limits& limits() const;  // as of the last time
 
   // Whether the CPUs or the memory nodes are others than at the last read_limits(): the limits that
   // can change without a write to one of limit_files(). Also true once the cpuset's cgroup is gone.

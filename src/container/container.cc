@@ -88,30 +88,35 @@ bool is_restricted(const CpuSet& mems, const host::Cpus& host) {
 
 }  // namespace
 
-Container::Container(Record record, std::shared_ptr<host::Reader> host, cgroup::Reader reader,
+Container::Container(Record record, std::shared_ptr<host::Reader> host,
+                     std::shared_ptr<const host::Cpus> cpus, cgroup::Reader reader,
                      std::uint64_t limits_age_ns)
     : record_(std::move(record)),
       identity_(record_.identity()),
       host_(std::move(host)),
       limits_age_ns_(limits_age_ns),
       opened_ns_(boottime_ns()),
-      cgroup_(std::move(reader)) {}
+      cgroup_(std::move(reader)),
+      limits_(cgroup_.limits()),
+      cpus_(std::move(cpus)),
+      limits_read_ns_(opened_ns_) {}
 
 Result<std::shared_ptr<Container>> Container::open(Record record,
                                                    const cgroup::Hierarchies& hierarchies,
                                                    std::shared_ptr<host::Reader> host,
                                                    std::uint64_t limits_age_ns) {
-  auto reader = cgroup::Reader::open(hierarchies, record.cgroup_paths);
+  auto facts = host->read(host::kCpus);
+  if (!facts) return fail(EIO, facts.error().message());
+  auto reader = cgroup::Reader::open(hierarchies, record.cgroup_paths, "/", facts->cpus->online);
   if (!reader)
     return fail(reader.error().code == ENOENT ? ENODEV : reader.error().code, reader.error().text);
   if (record.cgroup_inode == 0) record.cgroup_inode = reader->inode();
   if (record.cgroup_inode != reader->inode())
     return fail(ENODEV, "another cgroup has the name of that of container \"" + record.id + "\"");
   if (record.id.empty()) record.id = "caller-" + std::to_string(record.cgroup_inode);
-  std::shared_ptr<Container> container(
-      new Container(std::move(record), std::move(host), std::move(*reader), limits_age_ns));
-  UMWELT_CHECK(container->refresh());
-  return container;
+  return std::shared_ptr<Container>(new Container(std::move(record), std::move(host),
+                                                  std::move(facts->cpus), std::move(*reader),
+                                                  limits_age_ns));
 }
 
 Error Container::kernel_error(const Error& error) {
@@ -223,9 +228,8 @@ Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpu
                                     std::uint64_t now) {
   auto limits = cgroup_.read_limits(cpus->online);
   if (!limits) return fail(kernel_error(limits.error()));
-  const bool first = limits_read_ns_ == 0;
   const bool same = *limits == limits_ && cpus == cpus_;
-  if (!first && !same && history_.cpu.boottime_ns != 0) {
+  if (!same && history_.cpu.boottime_ns != 0) {
     // The time until now passed under the old limits.
     if (auto state = cgroup_.read(cgroup::kCpuTime)) {
       state->limits = limits_;
@@ -235,7 +239,7 @@ Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpu
   limits_ = std::move(*limits);
   cpus_ = cpus;
   limits_read_ns_ = now;
-  if (first || same) return false;
+  if (same) return false;
   generation_.fetch_add(1, std::memory_order_acq_rel);
   return true;
 }

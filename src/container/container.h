@@ -72,7 +72,8 @@ class Container {
   void restore(History history);
 
  private:
-  Container(Record record, std::shared_ptr<host::Reader> host, cgroup::Reader reader,
+  Container(Record record, std::shared_ptr<host::Reader> host,
+            std::shared_ptr<const host::Cpus> cpus, cgroup::Reader reader,
             std::uint64_t limits_age_ns);
 
   // All with mutex_ held.
@@ -97,7 +98,7 @@ class Container {
   cgroup::Reader cgroup_;
   cgroup::Limits limits_;                   // as of limits_read_ns_
   std::shared_ptr<const host::Cpus> cpus_;  // that they were read with
-  std::uint64_t limits_read_ns_ = 0;        // 0: never
+  std::uint64_t limits_read_ns_;
   History history_;
   bool history_is_new_ = false;
   cgroup::Tasks tasks_;              // as of tasks_read_ns_

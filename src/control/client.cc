@@ -56,10 +56,19 @@ Result<nlohmann::json> Client::call(const nlohmann::json& request) {
 }
 
 Result<nlohmann::json> Client::call_once(const nlohmann::json& request) {
+  UMWELT_CHECK(send(request));
+  return receive();
+}
+
+Result<void> Client::send(const nlohmann::json& request) {
   const Result<void> sent = send_message(fd_.get(), request);
   // A daemon that refuses a peer says so and closes: its reply is there though the send failed.
   if (!sent && sent.error().code != EPIPE && sent.error().code != ECONNRESET)
     return fail(unanswered(sent.error()));
+  return {};
+}
+
+Result<nlohmann::json> Client::receive() {
   Result<std::optional<nlohmann::json>> received = receive_message(fd_.get());
   // The kernel reports the reset, once, before the reply that is still queued.
   if (!received && received.error().code == ECONNRESET) received = receive_message(fd_.get());

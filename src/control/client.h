@@ -39,6 +39,9 @@ class Client {
   // ECONNRESET only if none comes. So a request may be handled twice.
   Result<nlohmann::json> call(const nlohmann::json& request);
   Result<nlohmann::json> call_once(const nlohmann::json& request);
+  // Its halves, for one who has something to do meanwhile.
+  Result<void> send(const nlohmann::json& request);
+  Result<nlohmann::json> receive();
 
   Result<container::Record> add(const container::Record& record);
   Result<void> remove(const std::string& id);

@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "control/client.h"
@@ -192,11 +193,12 @@ class Run {
   }
 
   Result<void> tidy() {
+    auto daemon = control::Client::connect(directories_.socket());
+    // It may have noticed by itself.
+    if (daemon) (void)daemon->send({{"op", "unregister"}, {"id", spec_.id}});
     UMWELT_CHECK(destroy_cgroup(spec_.id));
     if (storage_) storage_->finish(started_);
-    // The daemon may have noticed by itself.
-    if (auto client = control::Client::connect(directories_.socket()))
-      (void)client->remove(spec_.id);
+    if (daemon) (void)daemon->receive();
     return {};
   }
 
