@@ -363,12 +363,11 @@ Result<void> apply_limits(const std::string& id, const ResourceLimits& limits) {
 Result<void> attach(const std::string& id, pid_t pid) {
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
-  const Group group = UMWELT_TRY(group_of(layout, name));
-  if (const int code = cgroup_attach_task_pid(group.get(), pid); code != 0)
-    return fail_libcgroup(code, "move a process to cgroup " + name);
-  if (layout.v2.empty() && !layout.v2_mount.empty())
-    return write_file_at(AT_FDCWD, layout.v2_mount + "/" + name + "/cgroup.procs",
-                         std::to_string(pid));
+  for (const std::string& mount : layout.mounts())
+    if (auto done =
+            write_file_at(AT_FDCWD, mount + "/" + name + "/cgroup.procs", std::to_string(pid));
+        !done)
+      return fail(done.error().code, "move a process to cgroup " + name);
   return {};
 }
 
