@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <libcgroup.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -286,6 +287,11 @@ void kill_member(pid_t pid, const std::string& name) {
     ::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
 }
 
+bool is_real_time(pid_t pid) {
+  const int policy = ::sched_getscheduler(pid) & ~SCHED_RESET_ON_FORK;
+  return policy == SCHED_FIFO || policy == SCHED_RR;
+}
+
 void sleep_ms(long ms) {
   const timespec pause{0, ms * 1000000};
   ::nanosleep(&pause, nullptr);
@@ -363,11 +369,17 @@ Result<void> apply_limits(const std::string& id, const ResourceLimits& limits) {
 Result<void> attach(const std::string& id, pid_t pid) {
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
-  for (const std::string& mount : layout.mounts())
-    if (auto done =
-            write_file_at(AT_FDCWD, mount + "/" + name + "/cgroup.procs", std::to_string(pid));
-        !done)
-      return fail(done.error().code, "move a process to cgroup " + name);
+  for (const std::string& mount : layout.mounts()) {
+    const auto done =
+        write_file_at(AT_FDCWD, mount + "/" + name + "/cgroup.procs", std::to_string(pid));
+    if (done) continue;
+    // A v1 kernel with CONFIG_RT_GROUP_SCHED, which gives a new cgroup no real-time budget.
+    if (done.error().code == EINVAL && is_real_time(pid))
+      return fail(0,
+                  "the cpu cgroup takes no process with a real-time scheduling policy: start "
+                  "umwelt with chrt --other 0");
+    return fail(done.error().code, "move a process to cgroup " + name);
+  }
   return {};
 }
 

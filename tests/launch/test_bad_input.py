@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What cannot be done is said in one line, with exit code 125, and leaves nothing behind."""
 
+import os
 import shutil
 import subprocess
 
@@ -127,3 +128,13 @@ def test_without_a_daemon_program(umwelt, tmp_path):
     assert done.returncode == 125
     assert done.stderr.startswith("umwelt: ") and done.stderr.count("\n") == 1, done.stderr
     assert not list((tmp_path / "run/launched").glob("[!.]*"))
+
+
+def test_real_time_scheduling_policy(umwelt):
+    """Where the kernel gives a new cgroup no real-time budget the message says what to do."""
+    assert umwelt("run", "--rm", "--", "true").returncode == 0  # a daemon that is not real-time
+    done = umwelt("run", "--rm", "--", "true",
+                  preexec_fn=lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10)))
+    if done.returncode != 0:
+        assert done.returncode == 125 and "chrt --other 0" in done.stderr, done
+        assert done.stderr.count("\n") == 1, done
