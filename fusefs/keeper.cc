@@ -238,12 +238,14 @@ void Keeper::restart() {
   (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
 }
 
-Result<void> Keeper::add_to_guard(const std::string& suffix) {
+bool Keeper::add_to_guard(const std::string& suffix) {
   const std::string listener = kKept + ("listener/" + suffix),
                     notice = kKept + ("notice/" + suffix);
-  if (!holdings_.contains(listener) || !holdings_.contains(notice)) return {};
-  return guard_->add(suffix.substr(0, suffix.rfind('/')), holdings_.get(listener),
-                     holdings_.get(notice));
+  if (!holdings_.contains(listener) || !holdings_.contains(notice)) return true;
+  const auto added = guard_->add(suffix.substr(0, suffix.rfind('/')), holdings_.get(listener),
+                                 holdings_.get(notice));
+  if (!added) spdlog::error("{}", added.error().message());
+  return added.has_value();
 }
 
 // One is there as long as something is to be guarded: also after it was killed.
@@ -256,16 +258,15 @@ void Keeper::see_to_guard() {
     guard_at_ = now + kMaxDelay;
   }
   if (guarded_.empty() || now < guard_at_) return;
-  const auto start = [&]() -> Result<void> {
-    guard_ = UMWELT_TRY(intercept::Guard::start(options_.directories.runtime));
-    for (const std::string& suffix : guarded_) UMWELT_CHECK(add_to_guard(suffix));
-    return {};
-  };
-  if (const auto started = start(); !started) {
+  auto started = intercept::Guard::start(options_.directories.runtime);
+  if (!started) {
     spdlog::error("{}", started.error().message());
-    guard_.reset();
     guard_at_ = now + kMaxDelay;
+    return;
   }
+  guard_ = *std::move(started);
+  for (const std::string& suffix : guarded_)
+    if (!add_to_guard(suffix)) return;
 }
 
 // --- what happens --------------------------------------------------------------------------------
@@ -343,9 +344,7 @@ void Keeper::receive(ServerProcess& child) {
         break;
       case Verb::kGuard:
         guarded_.insert(message.text);
-        if (!guard_) break;  // see_to_guard()
-        if (const auto added = add_to_guard(message.text); !added)
-          spdlog::error("{}", added.error().message());
+        if (guard_) (void)add_to_guard(message.text);  // else see_to_guard()
         break;
       case Verb::kUpgrade:
         start_upgrade(message.text);

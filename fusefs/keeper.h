@@ -54,7 +54,7 @@ class Keeper {
   void start_upgrade(const std::string& program);
   void refuse_upgrade(const std::string& why);
   void become_successor();
-  Result<void> add_to_guard(const std::string& suffix);
+  bool add_to_guard(const std::string& suffix);
   void see_to_guard();
 
   int poll_timeout() const;
