@@ -173,8 +173,13 @@ void Watch::Impl::add(const ContainerPtr& container) {
         !entry.init || poll_on(entry.init.get(), kFirstPidFd + record.number).has_value();
     entries.emplace(record.number, std::move(entry));
     if (init_gone) exited.insert(record.number);
-    dirty.insert(record.number);  // its files are to be watched
     if (!polled) spdlog::warn("container {}: the end of its init goes unnoticed", record.id);
+  }
+  watch_files(container);
+  {
+    // What changed before the watches stood.
+    std::lock_guard lock(mutex);
+    dirty.insert(record.number);
   }
   wake_up();
 }
@@ -326,10 +331,9 @@ void Watch::Impl::work() {
     dirty.clear();
   }
   for (const ContainerPtr& container : stale) {
-    // Also a controller that was enabled late brings limit files. What changed before the watches
-    // stood is read after.
+    if (!refresh_or_end(container, dead)) continue;
+    // A controller that was enabled late has brought limit files.
     watch_files(container);
-    refresh_or_end(container, dead);
   }
   for (const ContainerPtr& container : dead) {
     spdlog::info("container {} ended", container->record().id);
