@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -14,14 +13,10 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
-#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
-#include "base/parse.h"
-#include "control/server.h"
 #include "fusefs/connection.h"
-#include "fusefs/journal.h"
 #include "fusefs/mounts.h"
 #include "fusefs/process.h"
 #include "intercept/paths.h"
@@ -36,7 +31,6 @@ using State = ServerProcess::State;
 constexpr auto kStartPatience = 30000ms;  // from kGo to kReady
 constexpr auto kRetirePatience = 5000ms;
 constexpr auto kMaxDelay = 1000ms;
-constexpr auto kLockPatience = 50ms;
 constexpr const char* kKept = "kept/";
 
 std::string program_path() {
@@ -45,57 +39,12 @@ std::string program_path() {
   return {path, n > 0 ? static_cast<std::size_t>(n) : 0};
 }
 
-// Held by the keeper and its servers; the file says which process the keeper is.
-Result<UniqueFd> lock_runtime(const std::string& path) {
-  UniqueFd lock = UMWELT_TRY(open_at(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  // A stand-in has it for a moment (intercept/stand_in.h).
-  const Clock::time_point deadline = Clock::now() + kLockPatience;
-  while (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return fail_errno("lock " + path);
-    if (Clock::now() < deadline) {
-      std::this_thread::sleep_for(1ms);
-      continue;
-    }
-    const auto text = read_file(path, 64);
-    const std::string pid(text ? trim(*text) : "?");
-    return fail(0, "already running as process " + (pid.empty() ? "?" : pid) + " (" + path + ")");
-  }
-  return lock;
-}
-
-Result<void> write_pid(int lock) {
-  const std::string pid = fmt::format("{}\n", ::getpid());
-  if (::ftruncate(lock, 0) != 0 ||
-      ::pwrite(lock, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()))
-    return fail_errno("write the lock file");
-  return {};
-}
-
 // What systemd keeps for us: not the lock, which must be free when nobody of us is left.
 bool worth_storing(const std::string& name) {
   return name == "journal" || name == "listener" || name.starts_with(kKept) ||
          std::any_of(kConnectionKinds.begin(), kConnectionKinds.end(), [&](const auto& kind) {
            return name.starts_with(std::string(kind.name) + ".");
          });
-}
-
-Result<void> mount_one(unsigned index, const std::string& path, unsigned threads, Journal& journal,
-                       Holdings& holdings) {
-  const ConnectionKind& kind = kConnectionKinds[index];
-  Channel channel = UMWELT_TRY(mount_channel(path, threads, kind));
-  UMWELT_CHECK(journal.set_init_request(index, channel.init_request));
-  for (std::size_t i = 0; i < channel.fds.size(); ++i)
-    holdings.put(fmt::format("{}.{}", kind.name, i), std::move(channel.fds[i]));
-  return {};
-}
-
-// Those that lie upon others first.
-std::vector<std::string> mount_points(const Options& options) {
-  const container::Directories& directories = options.directories;
-  std::vector<std::string> paths = {directories.shared_proc(), directories.shared_sys()};
-  if (!options.lxcfs.empty()) paths.push_back(options.lxcfs);
-  for (const std::string& path : directories.mounts()) paths.push_back(path);
-  return paths;
 }
 
 }  // namespace
@@ -116,51 +65,6 @@ Result<std::unique_ptr<Keeper>> Keeper::make(const Options& options, Holdings in
   UMWELT_CHECK(keeper->open_signals());
   keeper->adopt_server();
   return keeper;
-}
-
-Result<void> Keeper::take_runtime() {
-  container::Directories& directories = options_.directories;
-  directories.runtime = UMWELT_TRY(real_directory(directories.runtime));
-  if (!holdings_.contains("lock"))
-    holdings_.put("lock", UMWELT_TRY(lock_runtime(directories.runtime + "/umweltd.lock")));
-  UMWELT_CHECK(write_pid(holdings_.get("lock")));
-  directories.state = UMWELT_TRY(real_directory(directories.state));
-  if (!options_.lxcfs.empty()) {
-    UMWELT_CHECK(take_lxcfs_place(options_.lxcfs));
-    options_.lxcfs = UMWELT_TRY(real_directory(options_.lxcfs));
-  }
-  if (!options_.pid_file.empty())
-    UMWELT_CHECK(replace_file(options_.pid_file, fmt::format("{}\n", ::getpid()), 0644));
-  return {};
-}
-
-Result<void> Keeper::make_mounts() {
-  const container::Directories& directories = options_.directories;
-  if (!holdings_.contains("listener")) {
-    auto listener = UMWELT_TRY(control::Listener::bind(directories.socket()));
-    holdings_.put("listener", std::move(listener.socket));
-    holdings_.put("listener.lock", std::move(listener.lock));
-  }
-  const int journal_fd = holdings_.get("journal");
-  const bool mounted = std::all_of(
-      kConnectionKinds.begin(), kConnectionKinds.end(),
-      [&](const auto& kind) { return holdings_.contains(std::string(kind.name) + ".0"); });
-  if (journal_fd >= 0 && mounted) {
-    const auto journal = Journal::map(journal_fd);
-    if (journal) return {};
-    spdlog::warn("{}: mounting again", journal.error().message());
-  }
-  for (const std::string& path : mount_points(options_)) {
-    UMWELT_CHECK(unmount_own(path));
-    UMWELT_CHECK(make_directories(path));
-  }
-  UniqueFd fd = UMWELT_TRY(Journal::create());
-  const auto journal = UMWELT_TRY(Journal::map(fd.get()));
-  holdings_.put("journal", std::move(fd));
-  const auto mounts = directories.mounts();
-  for (unsigned i = 0; i < mounts.size(); ++i)
-    UMWELT_CHECK(mount_one(i, mounts[i], options_.threads, *journal, holdings_));
-  return {};
 }
 
 Result<void> Keeper::open_signals() {
@@ -469,7 +373,7 @@ void Keeper::clean_up() {
   UniqueFd lock = holdings_.take("lock"), listener_lock = holdings_.take("listener.lock");
   holdings_ = Holdings();
   const container::Directories& directories = options_.directories;
-  for (const std::string& path : mount_points(options_))
+  for (const std::string& path : mount_points())
     if (const auto result = unmount_own(path); !result)
       spdlog::error("{}", result.error().message());
   if (!options_.pid_file.empty()) ::unlink(options_.pid_file.c_str());

@@ -45,6 +45,7 @@ class Keeper {
 
   Result<void> take_runtime();
   Result<void> make_mounts();
+  std::vector<std::string> mount_points() const;
   Result<void> open_signals();
   void adopt_server();
 
