@@ -45,7 +45,8 @@ Result<launch::Launched> find_container(const launch::Store& store, const std::s
 Result<launch::Launched> find_running(const launch::Store& store, const std::string& name) {
   auto found = UMWELT_TRY(find_container(store, name));
   if (!is_running(found))
-    return fail(0, fmt::format("container {} is not running", found.spec.name));
+    return fail(0, fmt::format("container {} is not running; umwelt ps --all shows how it ended",
+                               found.spec.name));
   return found;
 }
 

@@ -45,8 +45,10 @@ struct Target {
 Result<Target> find_target(const Context& context, const std::string& name) {
   const launch::Store store = UMWELT_TRY(open_store(context.directories));
   const auto launched = find_container(store, name);
-  if (launched)
+  if (launched) {
+    UMWELT_TRY(find_running(store, name));
     return Target{UMWELT_TRY(control::connect_or_start(context.directories)), launched->spec.id};
+  }
   auto client = control::Client::connect(context.directories.socket());
   if (!client) return fail(launched.error());
   for (const container::Record& record : UMWELT_TRY(client->list()))

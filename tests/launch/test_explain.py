@@ -72,3 +72,10 @@ def test_what_is_not_served_is_an_error(umwelt, name):
                       (name, "/sys/devices/system/cpu/cpu4711/online"), ("nobody", "/proc/stat")):
         done = umwelt("explain", *arguments)
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout, arguments
+
+
+def test_a_container_that_has_ended(umwelt):
+    umwelt.ok("run", "--name", "over", "--", "true")
+    done = umwelt("explain", "over", "/proc/meminfo")
+    assert done.returncode != 0 and "over is not running; umwelt ps" in done.stderr, done
+    umwelt.ok("rm", "over")
