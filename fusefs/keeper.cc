@@ -159,15 +159,11 @@ void Keeper::see_to_guard() {
     pollfd entry{guard_->fd(), POLLIN, 0};
     if (::poll(&entry, 1, 0) <= 0) return;
     guard_.reset();
-    guard_at_ = now + kMaxDelay;
   }
   if (guarded_.empty() || now < guard_at_) return;
+  guard_at_ = now + kMaxDelay;
   auto started = intercept::Guard::start(options_.directories.runtime);
-  if (!started) {
-    spdlog::error("{}", started.error().message());
-    guard_at_ = now + kMaxDelay;
-    return;
-  }
+  if (!started) return spdlog::error("{}", started.error().message());
   guard_ = *std::move(started);
   for (const std::string& suffix : guarded_)
     if (!add_to_guard(suffix)) return;
