@@ -99,6 +99,7 @@ Result<void> Daemon::Impl::prepare() {
 Result<void> Daemon::Impl::load_containers() {
   registry->observe({.added = {}, .removed = [this](const auto& container) {
                        filesystem->container_removed(container->record());
+                       if (snapshots && registry->is_empty()) snapshots->clear();
                      }});
   watch = UMWELT_TRY(container::Watch::start(*registry, host, [this](const auto& container) {
     filesystem->container_changed(*container);

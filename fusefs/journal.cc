@@ -15,7 +15,7 @@
 namespace umwelt::fusefs {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x756d77656c740003;  // "umwelt", version of the layout
+constexpr std::uint64_t kMagic = 0x756d77656c740004;  // "umwelt", version of the layout
 constexpr std::size_t kInitBytes = 512;
 constexpr std::size_t kPage = 4096;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fusefs/snapshots.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
 
 namespace umwelt::fusefs {
@@ -61,6 +63,13 @@ std::optional<std::string> Snapshots::get(std::uint64_t handle) const {
 std::optional<std::string> Snapshots::get(std::uint64_t handle, std::uint64_t request) const {
   if (memory_.entries[place(handle)].request != request) return std::nullopt;
   return get(handle);
+}
+
+// What is appended meanwhile is forgotten, too: its memory may go after it was written.
+void Snapshots::clear() {
+  memory_.end += kRingBytes;
+  ::madvise(memory_.entries, sizeof memory_.entries + sizeof memory_.ring, MADV_REMOVE);
+  memory_.end += kRingBytes;
 }
 
 }  // namespace umwelt::fusefs

@@ -27,9 +27,10 @@ class Snapshots {
   };
   static constexpr std::size_t kEntries = 16384;
   static constexpr std::size_t kRingBytes = 8U << 20;
+  static constexpr std::size_t kPageBytes = 4096;
   struct Memory {
     std::atomic<std::uint64_t> end;
-    Entry entries[kEntries];
+    alignas(kPageBytes) Entry entries[kEntries];
     char ring[kRingBytes];
   };
 
@@ -41,6 +42,9 @@ class Snapshots {
   std::optional<std::string> get(std::uint64_t handle) const;
   // Only a text that was made for this request.
   std::optional<std::string> get(std::uint64_t handle, std::uint64_t request) const;
+
+  // Forgets all texts, and gives their memory back to the kernel.
+  void clear();
 
  private:
   static std::size_t place(std::uint64_t handle);

@@ -231,6 +231,11 @@ std::vector<ContainerPtr> Registry::all() const {
   return out;
 }
 
+bool Registry::is_empty() const {
+  std::shared_lock lock(mutex_);
+  return by_number_.empty();
+}
+
 std::vector<ContainerPtr> Registry::on_demand() const {
   std::shared_lock lock(mutex_);
   return callers_->containers();

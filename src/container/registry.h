@@ -49,6 +49,7 @@ class Registry {
   ContainerPtr find(const std::string& id) const;
   ContainerPtr find(std::uint64_t number) const;
   std::vector<ContainerPtr> all() const;        // registered, in order of their numbers
+  bool is_empty() const;                        // none is registered
   std::vector<ContainerPtr> on_demand() const;  // made by by_caller()
 
   // The container that process `pid` (a thread's id will do) sees itself in, for the shared tree:

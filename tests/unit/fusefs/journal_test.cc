@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +112,31 @@ TEST(Snapshots, OutliveTheProcessThatMadeThem) {
   EXPECT_EQ(snapshots.get(1002), "another");
   EXPECT_EQ(snapshots.get(1003), std::nullopt);
   EXPECT_EQ(snapshots.get(1000 + Snapshots::kEntries), std::nullopt);
+}
+
+TEST(Snapshots, ForgottenOnesTakeNoMemory) {
+  const auto fd = Journal::create();
+  ASSERT_TRUE(fd);
+  const auto blocks = [&] {
+    struct stat status {};
+    EXPECT_EQ(::fstat(fd->get(), &status), 0);
+    return status.st_blocks;
+  };
+  auto journal = Journal::map(fd->get()).value();
+  Snapshots snapshots(journal->snapshot_memory());
+  const auto text = std::make_shared<const std::string>(3000, 'x');
+  snapshots.put(1, text);
+  const auto before = blocks();
+  for (std::uint64_t handle = 2; handle <= 1000; ++handle)
+    snapshots.put(handle, std::make_shared<const std::string>(3000, 'y'));
+  EXPECT_GT(blocks(), before + 5000);
+  snapshots.clear();
+  EXPECT_LE(blocks(), before);
+  EXPECT_EQ(snapshots.get(1), std::nullopt);
+  EXPECT_EQ(snapshots.get(1000), std::nullopt);
+  snapshots.put(1001, text);  // at the place of the first, which it must not be taken for
+  EXPECT_EQ(snapshots.get(1), std::nullopt);
+  EXPECT_EQ(snapshots.get(1001), *text);
 }
 
 TEST(Snapshots, AnOverwrittenOneIsNotGivenOut) {
