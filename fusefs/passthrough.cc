@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fusefs/passthrough.h"
 
-#include <dirent.h>
-
 #include <algorithm>
 #include <climits>
 #include <map>
-#include <memory>
 #include <span>
 
 #include "base/file.h"
@@ -30,13 +27,7 @@ struct Numbered {
 // the top only. An item that vanishes during the walk is passed over.
 Result<void> walk(int dir, const std::string& prefix, int depth, std::span<const Numbered> numbered,
                   Found& found) {
-  UniqueFd fd = UMWELT_TRY(open_at(dir, ".", O_RDONLY | O_DIRECTORY));
-  const std::unique_ptr<DIR, int (*)(DIR*)> stream(::fdopendir(fd.get()), ::closedir);
-  if (!stream) return fail_errno("opendir " + prefix);
-  fd.release();
-  while (const dirent* entry = ::readdir(stream.get())) {
-    const std::string name = entry->d_name;
-    if (name == "." || name == "..") continue;
+  for (const std::string& name : UMWELT_TRY(read_names_at(dir, "."))) {
     const auto kind = std::find_if(numbered.begin(), numbered.end(), [&](const Numbered& one) {
       return parse_numbered(name, one.stem).has_value();
     });
@@ -48,7 +39,7 @@ Result<void> walk(int dir, const std::string& prefix, int depth, std::span<const
     auto [item, is_new] = found.try_emplace(path, 0);
     if (is_new) {
       struct stat status {};
-      if (::fstatat(::dirfd(stream.get()), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (::fstatat(dir, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
         found.erase(item);
         continue;
       }
@@ -56,7 +47,7 @@ Result<void> walk(int dir, const std::string& prefix, int depth, std::span<const
       if (found.size() > kMaxItems) return fail(E2BIG, "scan /sys");
     }
     if (!S_ISDIR(item->second) || depth == kMaxDepth) continue;
-    auto child = open_at(::dirfd(stream.get()), name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    auto child = open_at(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (!child) continue;
     UMWELT_CHECK(walk(child->get(), path + "/", depth + 1, {}, found));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/file.h"
 
+#include <dirent.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -98,6 +99,27 @@ Result<std::string_view> pread_all(int fd, std::string& buffer) {
 
 Result<std::string_view> pread_record(int fd, std::string& buffer) {
   return pread_until(fd, buffer, true);
+}
+
+Result<std::vector<std::string>> read_names(int directory) {
+  alignas(dirent64) char buffer[8192];
+  std::vector<std::string> names;
+  for (;;) {
+    const ssize_t n = ::getdents64(directory, buffer, sizeof buffer);
+    if (n < 0) return fail_errno("list a directory");
+    if (n == 0) return names;
+    for (ssize_t at = 0; at < n;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(buffer + at);
+      const std::string_view name = entry->d_name;
+      if (name != "." && name != "..") names.emplace_back(name);
+      at += entry->d_reclen;
+    }
+  }
+}
+
+Result<std::vector<std::string>> read_names_at(int dir, const std::string& path) {
+  const UniqueFd directory = UMWELT_TRY(open_at(dir, path, O_RDONLY | O_DIRECTORY));
+  return read_names(directory.get());
 }
 
 Result<void> write_file_at(int dir, const std::string& path, std::string_view text) {

@@ -1,31 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cgroup/hugetlb.h"
 
-#include <dirent.h>
-
 #include <algorithm>
-#include <memory>
 
+#include "base/file.h"
 #include "base/parse.h"
 #include "cgroup/limits.h"
 #include "cgroup/parse.h"
 
 namespace umwelt::cgroup {
-namespace {
-
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
-}  // namespace
 
 std::vector<std::uint64_t> read_huge_page_sizes(const std::string& root) {
   std::vector<std::uint64_t> sizes;
-  const std::unique_ptr<DIR, CloseDirectory> directory(
-      ::opendir((root + "/sys/kernel/mm/hugepages").c_str()));
-  while (const dirent* entry = directory ? ::readdir(directory.get()) : nullptr) {
-    if (const auto bytes = parse_huge_page_directory(entry->d_name)) sizes.push_back(*bytes);
-  }
+  const auto names = read_names_at(AT_FDCWD, root + "/sys/kernel/mm/hugepages");
+  if (!names) return sizes;
+  for (const std::string& name : *names)
+    if (const auto bytes = parse_huge_page_directory(name)) sizes.push_back(*bytes);
   std::sort(sizes.begin(), sizes.end());
   return sizes;
 }

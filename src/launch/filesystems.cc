@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/filesystems.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 #include "base/file.h"
@@ -82,15 +80,11 @@ Result<void> mount_dev(int root) {
 // The directories that an image has in its /run, one level, for programs that expect theirs there.
 Result<void> copy_directories(int from, int to) {
   constexpr int kMost = 256;
-  UniqueFd listing = UMWELT_TRY(open_at(from, ".", O_RDONLY | O_DIRECTORY));
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::fdopendir(listing.get()), ::closedir);
-  if (!dir) return fail_errno("list /run");
-  listing.release();
-  for (int count = 0; const dirent* entry = ::readdir(dir.get());) {
-    const std::string name = entry->d_name;
+  int count = 0;
+  for (const std::string& name : UMWELT_TRY(read_names_at(from, "."))) {
+    if (++count > kMost) break;
     struct stat st {};
-    if (name == "." || name == ".." || ++count > kMost ||
-        ::fstatat(from, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(st.st_mode))
+    if (::fstatat(from, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(st.st_mode))
       continue;
     if (::mkdirat(to, name.c_str(), 0) != 0 ||
         ::fchownat(to, name.c_str(), st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0 ||

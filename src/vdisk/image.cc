@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/image.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -10,7 +9,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -33,10 +31,6 @@ constexpr char kReadAheadKib[] = "1024";
 std::string content_name(const Image& image) {
   return "sha256-" + image.digest.substr(7) + (image.form == ImageForm::kErofs ? ".erofs" : ".d");
 }
-
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
 
 // One user more of a directory, or (exclusive) nobody else.
 Result<void> lock_shared(int file, bool exclusive) {
@@ -142,16 +136,11 @@ Result<void> ImageStore::write(const Image& image) const {
 }
 
 Result<std::vector<Image>> ImageStore::list() const {
-  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
-  const std::unique_ptr<DIR, CloseDirectory> listing(::fdopendir(fd.get()));
-  if (!listing) return fail_errno("list the images");
-  fd.release();
   std::vector<Image> images;
-  while (const dirent* entry = ::readdir(listing.get())) {
-    std::string_view name = entry->d_name;
+  for (std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
     if (!name.ends_with(kSuffix)) continue;
-    name.remove_suffix(kSuffix.size());
-    if (auto image = find(std::string(name))) images.push_back(std::move(*image));
+    name.resize(name.size() - kSuffix.size());
+    if (auto image = find(name)) images.push_back(std::move(*image));
   }
   std::sort(images.begin(), images.end(),
             [](const Image& a, const Image& b) { return a.name < b.name; });
@@ -186,14 +175,8 @@ Result<void> ImageStore::remove(const std::string& name) const {
     return fail_errno("remove image " + name);
   if (names > 1) return {};
   const std::string prefix = content.substr(0, content.rfind('.') + 1);
-  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
-  const std::unique_ptr<DIR, CloseDirectory> listing(::fdopendir(fd.get()));
-  if (!listing) return fail_errno("list the images");
-  fd.release();
-  std::vector<std::string> leftovers;
-  while (const dirent* entry = ::readdir(listing.get()))
-    if (std::string_view(entry->d_name).starts_with(prefix)) leftovers.emplace_back(entry->d_name);
-  for (const std::string& file : leftovers) UMWELT_CHECK(remove_below(directory_.get(), file));
+  for (const std::string& file : UMWELT_TRY(read_names_at(directory_.get(), ".")))
+    if (file.starts_with(prefix)) UMWELT_CHECK(remove_below(directory_.get(), file));
   return {};
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // How images come in and go out.
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -11,7 +10,6 @@
 
 #include <algorithm>
 #include <ctime>
-#include <memory>
 #include <set>
 
 #include "base/file.h"
@@ -139,19 +137,10 @@ Result<void> add_up(int directory, const std::string& name, Totals& totals, int 
     totals.bytes += static_cast<std::uint64_t>(status.st_size);
   if (!S_ISDIR(status.st_mode)) return {};
   if (depth > 1000) return fail(0, "the directory is nested too deep");
-  UniqueFd fd = UMWELT_TRY(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-  DIR* listing = ::fdopendir(fd.get());
-  if (listing == nullptr) return fail_errno("list " + name);
-  fd.release();
-  Result<void> result;
-  while (const dirent* entry = ::readdir(listing)) {
-    const std::string child = entry->d_name;
-    if (child == "." || child == "..") continue;
-    result = add_up(::dirfd(listing), child, totals, depth + 1);
-    if (!result) break;
-  }
-  ::closedir(listing);
-  return result;
+  const UniqueFd fd = UMWELT_TRY(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  for (const std::string& child : UMWELT_TRY(read_names(fd.get())))
+    UMWELT_CHECK(add_up(fd.get(), child, totals, depth + 1));
+  return {};
 }
 
 Result<void> check_room(int directory, std::uint64_t bytes, std::uint64_t reserve) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is kept beside the images: the files that clones are copied from, and what a crash left.
-#include <dirent.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -45,16 +44,9 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
 
 Result<unsigned> ImageStore::tidy() const {
   const UniqueFd held = UMWELT_TRY(lock_store());
-  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
-  DIR* listing = ::fdopendir(fd.get());
-  if (listing == nullptr) return fail_errno("list the images");
-  fd.release();
-  std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(listing))
-    if (std::string_view(entry->d_name).starts_with(kStaging)) names.emplace_back(entry->d_name);
-  ::closedir(listing);
   unsigned removed = 0;
-  for (const std::string& name : names) {
+  for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
+    if (!name.starts_with(kStaging)) continue;
     const auto staging = open_at(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!staging || ::flock(staging->get(), LOCK_EX | LOCK_NB) != 0) continue;
     if (remove_below(directory_.get(), name)) ++removed;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/pool.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -10,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 
 #include "base/file.h"
 #include "base/parse.h"
@@ -20,10 +18,6 @@ namespace {
 
 constexpr std::uint64_t kGiB = 1ULL << 30;
 constexpr double kMaxOvercommit = 1000;
-
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
 
 }  // namespace
 
@@ -95,16 +89,12 @@ Result<void> admit(const Sums& s, std::uint64_t capacity_bytes, std::uint64_t al
 }
 
 Result<Sums> read_sums(int directory, const Policy& policy) {
-  UniqueFd fd = UMWELT_TRY(open_at(directory, ".", O_RDONLY | O_DIRECTORY));
-  const std::unique_ptr<DIR, CloseDirectory> listing(::fdopendir(fd.get()));
-  if (!listing) return fail_errno("read the pool's directory");
-  fd.release();
   unsigned vdisks = 0;
   std::uint64_t promised = 0, allocated = 0;
-  while (const dirent* entry = ::readdir(listing.get())) {
+  for (const std::string& name : UMWELT_TRY(read_names(directory))) {
     struct stat status {};
-    if (!std::string_view(entry->d_name).ends_with(".img") ||
-        ::fstatat(directory, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+    if (!name.ends_with(".img") ||
+        ::fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 ||
         !S_ISREG(status.st_mode))
       continue;
     ++vdisks;

@@ -52,7 +52,7 @@ Sums sums(const Policy& policy, const HostSpace& host, unsigned vdisks,
 // sentence with the sums (code 0).
 Result<void> admit(const Sums& sums, std::uint64_t capacity_bytes, std::uint64_t allocated_bytes);
 
-// Of every "*.img" in the directory.
+// Of every "*.img" in the directory, of a descriptor that nobody has read from.
 Result<Sums> read_sums(int directory, const Policy& policy);
 
 std::string amount(std::uint64_t bytes);  // "2.0 GiB", "512.0 MiB"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/ready.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -28,17 +27,6 @@ std::string prefix_of(std::uint64_t capacity_bytes, Class c) {
   return fmt::format("{}-{}-", capacity_bytes, name_of(c));
 }
 
-std::vector<std::string> names_in(int directory) {
-  std::vector<std::string> names;
-  const int fd = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR* listing = fd < 0 ? nullptr : ::fdopendir(fd);
-  if (listing == nullptr) return names;
-  while (const dirent* entry = ::readdir(listing))
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  ::closedir(listing);
-  return names;
-}
-
 bool same_file(int directory, const std::string& name, int file) {
   struct stat a {
   }, b{};
@@ -54,7 +42,9 @@ UniqueFd copy_descriptor(int process, std::uint64_t fd) {
 // block.
 Result<void> warm_up(const Disk& disk) {
   const UniqueFd upper = UMWELT_TRY(open_at(disk.mount(), "upper", O_RDONLY | O_DIRECTORY));
-  if (::mkdirat(disk.mount(), "work/work", 0) != 0) return fail_errno("warm up a vdisk");
+  if (::mkdirat(disk.mount(), "work/work", 0) != 0 ||
+      ::unlinkat(disk.mount(), "work/work", AT_REMOVEDIR) != 0)
+    return fail_errno("warm up a vdisk");
   UMWELT_TRY(open_at(upper.get(), ".warm", O_WRONLY | O_CREAT | O_EXCL, 0600));
   if (::unlinkat(upper.get(), ".warm", 0) != 0) return fail_errno("warm up a vdisk");
   if (::syncfs(upper.get()) != 0) return fail_errno("sync a vdisk");
@@ -83,22 +73,17 @@ Result<std::optional<Disk>> Store::take_ready(Record record) const {
   const auto folder = open_at(directory_.get(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!folder) return std::optional<Disk>();
   const std::string prefix = prefix_of(record.capacity_bytes, record.cls);
-  for (const std::string& name : names_in(folder->get())) {
+  for (const std::string& name : UMWELT_TRY(read_names(folder->get()))) {
     if (!name.starts_with(prefix)) continue;
     auto file = open_at(folder->get(), name, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
-    // Whoever has this lock may take it, and then it has another name.
-    UniqueFd claim;
-    if (auto again = open_at(folder->get(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK))
-      claim = std::move(*again);
-    if (!file || !claim || ::flock(claim.get(), LOCK_EX | LOCK_NB) != 0 ||
+    // Whoever has this lock, as long as the file is open, may take it; then it has another name.
+    if (!file || ::flock(file->get(), LOCK_EX | LOCK_NB) != 0 ||
         !same_file(folder->get(), name, file->get()))
       continue;
-    const auto prepared = read_record(file->get());
-    if (!prepared) continue;
-    record.id = prepared->id;
+    record.id = name.substr(prefix.size());
     auto disk = take_over(std::move(*file), record);
     if (!disk) continue;
-    disk->set_ready(std::string(kFolder) + "/" + name, std::move(claim));
+    disk->set_ready_name(std::string(kFolder) + "/" + name);
     return disk;
   }
   return std::optional<Disk>();
@@ -110,7 +95,7 @@ Result<ReadyPool> ReadyPool::open(const Store& store, const ReadyWish& wish) {
   UniqueFd directory =
       UMWELT_TRY(open_at(store.directory(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   // Of a keeper before us, or of another wish: whoever made them is gone.
-  for (const std::string& name : names_in(directory.get()))
+  for (const std::string& name : UMWELT_TRY(read_names(directory.get())))
     UMWELT_CHECK(remove_below(directory.get(), name));
   UniqueFd notice(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!notice) return fail_errno("inotify_init1");

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/store.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <stdio.h>
@@ -82,6 +81,13 @@ Result<UniqueFd> Store::lock_store() const {
   return lock;
 }
 
+// Not of the descriptor that has the lock: btrfs lists what was there when it was opened, which is
+// before the lock was had.
+Result<Sums> Store::sums() const {
+  const UniqueFd listing = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  return read_sums(listing.get(), policy_);
+}
+
 Result<void> Store::admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const {
   const Sums now = UMWELT_TRY(sums());
   return vdisk::admit(now, capacity_bytes, allocated_bytes);
@@ -131,7 +137,7 @@ Result<void> Store::link(int file, const Record& record, const std::string& name
 Result<void> Store::publish(Disk& disk, const std::string& name) const {
   UMWELT_CHECK(check_name(name));
   UMWELT_CHECK(link(disk.file(), disk.record(), name, disk.ready_name()));
-  disk.set_ready({}, {});
+  disk.set_ready_name({});
   return {};
 }
 
@@ -159,20 +165,14 @@ Result<UniqueFd> Store::open_file(const std::string& name, int access) const {
 }
 
 Result<std::vector<Entry>> Store::list() const {
-  UniqueFd fd = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
-  DIR* listing = ::fdopendir(fd.get());
-  if (listing == nullptr) return fail_errno("read the directory of vdisks");
-  fd.release();
-  std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(listing)) {
-    const std::string_view name = entry->d_name;
-    if (name.ends_with(kSuffix)) names.emplace_back(name.substr(0, name.size() - kSuffix.size()));
-  }
-  ::closedir(listing);
+  auto names = UMWELT_TRY(read_names_at(directory_.get(), "."));
   std::sort(names.begin(), names.end());
   std::vector<Entry> entries;
-  for (const std::string& name : names)
+  for (std::string& name : names) {
+    if (!name.ends_with(kSuffix)) continue;
+    name.resize(name.size() - kSuffix.size());
     if (auto entry = find(name)) entries.push_back(std::move(*entry));
+  }
   return entries;
 }
 

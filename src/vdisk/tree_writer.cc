@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/tree_writer.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -10,7 +9,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "base/file.h"
 
@@ -61,23 +59,6 @@ Result<void> apply_attributes(int fd, const TreeEntry& entry) {
   return {};
 }
 
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
-Result<std::vector<std::string>> names_in(int directory) {
-  UniqueFd fd = UMWELT_TRY(open_at(directory, ".", O_RDONLY | O_DIRECTORY));
-  const std::unique_ptr<DIR, CloseDirectory> listing(::fdopendir(fd.get()));
-  if (!listing) return fail_errno("list a directory");
-  fd.release();
-  std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(listing.get())) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-  return names;
-}
-
 }  // namespace
 
 Result<std::vector<std::string>> split_path(const std::string& path) {
@@ -103,7 +84,7 @@ Result<void> remove_below(int directory, const std::string& name) {
   {
     const UniqueFd below =
         UMWELT_TRY(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-    for (const std::string& child : UMWELT_TRY(names_in(below.get())))
+    for (const std::string& child : UMWELT_TRY(read_names_at(below.get(), ".")))
       UMWELT_CHECK(remove_below(below.get(), child));
   }
   if (::unlinkat(directory, name.c_str(), AT_REMOVEDIR) != 0)
@@ -193,7 +174,7 @@ Result<void> TreeWriter::white_out(int parent, const std::string& directory,
   };
   Result<void> removed;
   if (name == kOpaque) {
-    for (const std::string& child : UMWELT_TRY(names_in(parent))) {
+    for (const std::string& child : UMWELT_TRY(read_names_at(parent, "."))) {
       removed = remove(child);
       if (!removed) break;
     }

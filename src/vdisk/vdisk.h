@@ -44,12 +44,8 @@ class Disk {
   const Loop& loop() const { return loop_; }
 
   // Of one that take_over() gave: its name in the store until it is published, "" of all others.
-  // `claim` keeps others from taking it.
   const std::string& ready_name() const { return ready_name_; }
-  void set_ready(std::string name, UniqueFd claim) {
-    ready_name_ = std::move(name);
-    claim_ = std::move(claim);
-  }
+  void set_ready_name(std::string name) { ready_name_ = std::move(name); }
 
   // Ends the filesystem at once, without writing what is dirty: for a vdisk that nobody keeps.
   void shut_down();
@@ -67,7 +63,6 @@ class Disk {
   Loop loop_;
   UniqueFd mount_;
   std::string ready_name_;
-  UniqueFd claim_;
 };
 
 // A detached mount of the volume's root: what is mounted in the container.
