@@ -60,6 +60,13 @@ class Environment : public testing::Environment {
 
 const std::string& scratch_directory() { return Environment::directory; }
 
+std::string make_directory(const std::string& name) {
+  const std::string path = scratch_directory() + "/" + name;
+  fs::remove_all(path);
+  fs::create_directories(path);
+  return path;
+}
+
 int shell(const std::string& command, std::string* output) {
   FILE* pipe = ::popen(("(" + command + ") 2>&1").c_str(), "re");
   if (pipe == nullptr) return -1;

@@ -35,6 +35,9 @@ class HostFilesystem {
 
 const std::string& scratch_directory();
 
+// An empty directory of this name there; its path.
+std::string make_directory(const std::string& name);
+
 // Runs a shell command; its exit code, with the output in `output`.
 int shell(const std::string& command, std::string* output = nullptr);
 
