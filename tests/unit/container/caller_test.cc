@@ -105,7 +105,7 @@ TEST_F(Caller, InitOfAPidNamespaceByBothWays) {
   ASSERT_EQ(::read(ends[0], &inside, sizeof inside), static_cast<ssize_t>(sizeof inside));
   ::close(ends[0]);
   ::close(ends[1]);
-  EXPECT_EQ(inside, 3);
+  EXPECT_GE(inside, 3);  // more where the thread sanitizer has a thread of its own
   EXPECT_EQ(find_init_by_parents(init.pid()).value_or(-1), init.pid());
   EXPECT_EQ(find_init(init.pid()).value_or(-1), init.pid());
   const auto children = read_file("/proc/" + std::to_string(init.pid()) + "/task/" +
