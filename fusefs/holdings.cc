@@ -13,11 +13,32 @@
 namespace umwelt::fusefs {
 namespace {
 
-constexpr int kFirst = 3;  // SD_LISTEN_FDS_START
+constexpr int kFirst = 3;                           // SD_LISTEN_FDS_START
+constexpr std::size_t kMaxVariableBytes = 100'000;  // below MAX_ARG_STRLEN (execve(2))
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
+}
+
+std::string names_variable(std::size_t part) {
+  return part == 0 ? "LISTEN_FDNAMES" : fmt::format("LISTEN_FDNAMES_{}", part);
+}
+
+// One variable does not hold the names of some thousand.
+void set_names(const std::string& names) {
+  for (std::size_t part = 0; part == 0 || part * kMaxVariableBytes < names.size(); ++part)
+    ::setenv(names_variable(part).c_str(),
+             names.substr(part * kMaxVariableBytes, kMaxVariableBytes).c_str(), 1);
+}
+
+std::string take_names() {
+  std::string names;
+  for (std::size_t part = 0; std::getenv(names_variable(part).c_str()) != nullptr; ++part) {
+    names += environment(names_variable(part).c_str());
+    ::unsetenv(names_variable(part).c_str());
+  }
+  return names;
 }
 
 Result<UniqueFd> copy(int fd, int lowest) {
@@ -30,9 +51,8 @@ Result<UniqueFd> copy(int fd, int lowest) {
 
 Result<Holdings> Holdings::from_environment() {
   const std::string pid = environment("LISTEN_PID"), count = environment("LISTEN_FDS");
-  const std::string names = environment("LISTEN_FDNAMES");
-  for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"})
-    ::unsetenv(name);
+  const std::string names = take_names();
+  for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_PIDFDID"}) ::unsetenv(name);
   Holdings holdings;
   if (count.empty() || pid != std::to_string(::getpid())) return holdings;
 
@@ -75,13 +95,14 @@ Error Holdings::exec(std::vector<std::string> arguments) && {
   }
   ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
   ::setenv("LISTEN_FDS", std::to_string(count).c_str(), 1);
-  ::setenv("LISTEN_FDNAMES", names.c_str(), 1);
+  set_names(names);
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   ::execv(argv[0], argv.data());
   const Error error{errno, "execute " + arguments[0]};
-  for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);
+  for (const char* name : {"LISTEN_PID", "LISTEN_FDS"}) ::unsetenv(name);
+  (void)take_names();
   return error;
 }
 

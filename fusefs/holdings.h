@@ -18,10 +18,12 @@ namespace umwelt::fusefs {
 //   kept/NAME                what the server asked to keep (descriptor_store.h)
 //   channel                  the other end of the channel to the server, or to the keeper
 //   server                   a pidfd
+//   guard, guarded/ID/1      the connection to the guard (intercept/guard.h); what it guards, as
+//                            names of kept listeners with any descriptor
 //
 // They go from one program to the next as a service manager passes them (sd_listen_fds(3)): open
-// from 3 on, their names in $LISTEN_FDNAMES. So what systemd has kept for us comes back the same
-// way.
+// from 3 on, their names in $LISTEN_FDNAMES, and $LISTEN_FDNAMES_1 ... where they are too long for
+// one. So what systemd has kept for us comes back the same way.
 class Holdings {
  public:
   // What $LISTEN_FDS says, if it is for this process; the variables are removed. EPROTO when

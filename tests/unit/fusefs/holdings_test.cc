@@ -72,6 +72,37 @@ TEST(Holdings, AreReadFromTheEnvironmentOnce) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(Holdings, ManyLongNamesSurviveAProgramOfOurs) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    Holdings holdings;
+    for (int i = 0; i < 700; ++i)
+      holdings.put("kept/listener/" + std::string(200, 'n') + std::to_string(i), memory("x"));
+    const Error error = std::move(holdings).exec(
+        {"/bin/sh", "-c", "[ ${#LISTEN_FDNAMES} = 100000 ] && [ ${#LISTEN_FDNAMES_1} -gt 40000 ]"});
+    ::_exit(2);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+
+  const pid_t reader = ::fork();
+  if (reader == 0) {
+    const UniqueFd x = memory("x");
+    ::dup2(x.get(), 3);
+    ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+    ::setenv("LISTEN_FDS", "1", 1);
+    ::setenv("LISTEN_FDNAMES", "kept/list", 1);
+    ::setenv("LISTEN_FDNAMES_1", "ener/web", 1);
+    const auto holdings = Holdings::from_environment();
+    const bool good = holdings && content(holdings->get("kept/listener/web")) == "x" &&
+                      std::getenv("LISTEN_FDNAMES_1") == nullptr;
+    ::_exit(good ? 0 : 1);
+  }
+  ASSERT_EQ(::waitpid(reader, &status, 0), reader);
+  EXPECT_EQ(status, 0);
+}
+
 TEST(Holdings, ThoseOfAnotherProcessAreLeftAlone) {
   ::setenv("LISTEN_PID", "1", 1);
   ::setenv("LISTEN_FDS", "2", 1);
