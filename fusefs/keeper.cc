@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <cstring>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -64,6 +65,7 @@ Result<std::unique_ptr<Keeper>> Keeper::make(const Options& options, Holdings in
   }
   UMWELT_CHECK(keeper->open_signals());
   keeper->adopt_server();
+  keeper->adopt_guard();
   return keeper;
 }
 
@@ -140,6 +142,13 @@ void Keeper::restart() {
   server_ = *std::move(spawned);
   server_->enter(State::kStarting);
   (void)server_->channel.send(Verb::kGo, std::to_string(::getpid()));
+}
+
+void Keeper::adopt_guard() {
+  if (holdings_.contains("guard")) guard_.emplace(holdings_.take("guard"));
+  for (const auto& [name, fd] : holdings_.items())
+    if (name.starts_with(kGuarded)) guarded_.insert(name.substr(std::strlen(kGuarded)));
+  for (const std::string& suffix : guarded_) holdings_.drop(kGuarded + suffix);
 }
 
 bool Keeper::add_to_guard(const std::string& suffix) {

@@ -41,6 +41,7 @@ class Keeper {
   Result<void> run(const RunServer& run_server, const std::function<Result<void>()>& on_ready);
 
  private:
+  static constexpr char kGuarded[] = "guarded/";  // in Holdings, only while another program starts
   explicit Keeper(const Options& options);
 
   Result<void> take_runtime();
@@ -48,6 +49,7 @@ class Keeper {
   std::vector<std::string> mount_points() const;
   Result<void> open_signals();
   void adopt_server();
+  void adopt_guard();
 
   Result<std::unique_ptr<ServerProcess>> spawn(const std::string& program);
   [[noreturn]] void become_server(Holdings&& extra, const std::string& program);

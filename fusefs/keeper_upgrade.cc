@@ -38,11 +38,14 @@ void Keeper::refuse_upgrade(const std::string& why) {
 // The new server serves: what starts the ones after it must be of the same program.
 void Keeper::become_successor() {
   Holdings all = std::move(holdings_);
-  const std::pair<const char*, int> own[] = {{"server", server_->pidfd.get()},
-                                             {"life", server_->life.get()},
-                                             {"channel", server_->channel.fd()}};
-  for (const auto& [name, fd] : own)
+  const auto put = [&](const std::string& name, int fd) {
     if (fd >= 0) all.put(name, UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 3)));
+  };
+  put("server", server_->pidfd.get());
+  put("life", server_->life.get());
+  put("channel", server_->channel.fd());
+  if (guard_) put("guard", guard_->fd());
+  for (const std::string& suffix : guarded_) put(kGuarded + suffix, server_->pidfd.get());
   const Error error = std::move(all).exec(arguments_for(successor_, options_.arguments));
   // The server that is there starts another keeper.
   spdlog::critical("keeper: {}", error.message());

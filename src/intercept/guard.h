@@ -19,6 +19,8 @@ class Guard {
   // A fork of the caller, with no descriptor of the caller's. For programs with one thread.
   // `runtime`: the daemon's directory.
   static Result<Guard> start(const std::string& runtime);
+  // The connection of an earlier program of this process.
+  explicit Guard(UniqueFd socket) : socket_(std::move(socket)) {}
 
   // Gives it copies of a container's listener and notice (notice.h). EAGAIN when it does not take
   // them within 100 ms, EPIPE when it is gone.
@@ -28,7 +30,6 @@ class Guard {
   int fd() const { return socket_.get(); }
 
  private:
-  explicit Guard(UniqueFd socket) : socket_(std::move(socket)) {}
   UniqueFd socket_;
 };
 

@@ -247,6 +247,11 @@ def test_one_guard_for_all_listeners(bundle, runtime, machine, tmp_path):
     def guard():
         return machine.pids(guards=True)
 
+    def environment_of(pid):
+        with contextlib.suppress(OSError):
+            return pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+        return b""
+
     def listeners(pid):
         with contextlib.suppress(OSError):  # it has just ended, or closed one
             links = [os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
@@ -280,6 +285,10 @@ def test_one_guard_for_all_listeners(bundle, runtime, machine, tmp_path):
         all_see(own)
         first = guard()
         assert len(first) == 1
+        machine.umwelt("daemon", "upgrade")
+        machines.wait_until(lambda: all(b"LISTEN_FDS=" in environment_of(pid)
+                                        for pid in machine.pids()), what="the next keeper")
+        assert guard() == first
         os.kill(first[0], signal.SIGKILL)
         machines.wait_until(lambda: first[0] not in guard(), what="the guard's end")
         machines.wait_until(lambda: any(listeners(pid) == 2 for pid in guard()),
