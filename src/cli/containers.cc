@@ -88,6 +88,8 @@ Result<std::optional<launch::Launched>> wait_until_stopped(launch::Store& store,
   const auto late = [&] {
     return fail(ETIMEDOUT, fmt::format("waiting for container {}", launched.spec.name));
   };
+  // Before the end, so that its last state is there also when it is removed then.
+  const auto awaited = store.await(launched.spec.id);
   if (launched.init_pid > 0) {
     if (const auto init = open_init(launched)) {
       pollfd poll_fd{init->get(), POLLIN, 0};
@@ -99,7 +101,8 @@ Result<std::optional<launch::Launched>> wait_until_stopped(launch::Store& store,
   // Its monitor writes the end down a moment later; reap() does when there is no monitor any more.
   while (true) {
     auto now = store.find(launched.spec.id);
-    if (!now && now.error().code == ENOENT) return std::optional<launch::Launched>();
+    if (!now && now.error().code == ENOENT)
+      return awaited ? launch::Store::last_state(awaited->get()) : std::nullopt;
     if (!now) return fail(now.error());
     if (now->status == launch::Status::kStopped) return std::optional(*std::move(now));
     if (patience_ms >= 0 && left_ms() == 0) return late();

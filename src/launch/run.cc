@@ -177,7 +177,7 @@ class Run {
     outcome.exit_code = exit_code;
     outcome.oom_killed = oom_killed(spec_.id).value_or(false);
     UMWELT_CHECK(tidy());
-    if (spec_.remove && !outcome.oom_killed) {
+    if (spec_.remove && !outcome.oom_killed && !store_.awaited(spec_.id)) {
       UMWELT_CHECK(store_.forget(spec_.id));
       return outcome;
     }

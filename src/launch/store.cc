@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -28,6 +29,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t kMaxStateBytes = 4U << 20;
 // Begins the name of a directory that is being made or removed, and of no id.
 constexpr std::string_view kTemporary = "~";
+constexpr char kState[] = "/state.json", kLastState[] = "/last-state.json";
 
 Result<void> remove_tree(const std::string& path) {
   std::error_code error;
@@ -57,7 +59,7 @@ Result<UniqueFd> Store::lock() const {
 }
 
 Result<Launched> Store::read(const std::string& id) const {
-  const std::string path = directory(id) + "/state.json";
+  const std::string path = directory(id) + kState;
   const std::string text = UMWELT_TRY(read_file(path, kMaxStateBytes));
   auto launched = launched_from_json(nlohmann::json::parse(text, nullptr, false));
   if (!launched) return fail(launched.error().code, path + ": " + launched.error().text);
@@ -67,7 +69,7 @@ Result<Launched> Store::read(const std::string& id) const {
 
 Result<void> Store::write(const Launched& launched) const {
   return replace_file(
-      directory(launched.spec.id) + "/state.json",
+      directory(launched.spec.id) + kState,
       to_json(launched).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", 0600,
       false);
 }
@@ -144,7 +146,27 @@ Result<void> Store::forget(const std::string& id) {
   return erase(id);
 }
 
+Result<UniqueFd> Store::await(const std::string& id) const {
+  return open_at(AT_FDCWD, directory(id) + kLastState, O_RDONLY | O_CREAT | O_NOFOLLOW, 0600);
+}
+
+bool Store::awaited(const std::string& id) const {
+  return ::access((directory(id) + kLastState).c_str(), F_OK) == 0;
+}
+
+std::optional<Launched> Store::last_state(int file) {
+  std::string buffer;
+  const auto text = pread_all(file, buffer);
+  if (!text) return std::nullopt;
+  auto launched = launched_from_json(nlohmann::json::parse(*text, nullptr, false));
+  return launched ? std::optional(*std::move(launched)) : std::nullopt;
+}
+
 Result<void> Store::erase(const std::string& id) {
+  if (awaited(id)) {
+    if (const auto state = read_file(directory(id) + kState, kMaxStateBytes))
+      (void)write_file_at(AT_FDCWD, directory(id) + kLastState, *state);
+  }
   // Out of sight in one step.
   const std::string temporary = directory(std::string(kTemporary) + id);
   if (std::rename(directory(id).c_str(), temporary.c_str()) != 0) {
@@ -163,12 +185,14 @@ Result<void> Store::tidy(Launched launched) {
   remove_left_disk(launched, directories_);
   // No daemon, or one that has noticed already, is as good.
   if (auto client = control::Client::connect(directories_.socket())) (void)client->remove(id);
-  if (launched.spec.remove || launched.status == Status::kCreated) return erase(id);
+  const bool started = launched.status != Status::kCreated;
   launched.status = Status::kStopped;
   launched.exit_code = 128 + SIGKILL;
   launched.oom_killed = oom;
   launched.finished_s = ::time(nullptr);
-  return write(launched);
+  const bool last = launched.spec.remove || !started;
+  if (!last || awaited(id)) UMWELT_CHECK(write(launched));
+  return last ? erase(id) : Result<void>();
 }
 
 Result<void> Store::reap() {

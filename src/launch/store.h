@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,11 @@ class Store {
   Result<std::vector<Launched>> all() const;  // by the time they were created
   // Removes what is left of a container that does not run: EBUSY when it does.
   Result<void> remove(const std::string& id);
+  // For who waits for the end of a container, which may be removed at once: a file that gets its
+  // last state then, for last_state().
+  Result<UniqueFd> await(const std::string& id) const;
+  bool awaited(const std::string& id) const;
+  static std::optional<Launched> last_state(int file);
   // Removes a container's directory, whatever its state: for the process that has tidied it up.
   Result<void> forget(const std::string& id);
 

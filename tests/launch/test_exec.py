@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from disks import wait_until
 from umwelt import CPUS, SLOWNESS, Terminal
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("nothing_left")]
@@ -105,6 +106,25 @@ def test_detached_prints_its_id_and_logs(umwelt):
     done = umwelt("logs", "talker")
     assert (done.stdout, done.stderr) == ("out\nunfinished", "err\n")
     umwelt.ok("rm", "talker")
+
+
+@pytest.mark.parametrize("end", ["by itself", "by rm"])
+def test_wait_has_the_exit_code_of_one_that_is_removed(umwelt, end):
+    umwelt.ok("run", "-d", "--name", "brief", *(["--rm"] if end == "by itself" else []), "--",
+              "sh", "-c", "trap 'exit 7' USR1; while :; do sleep 0.02; done")
+    folder = umwelt.runtime / "launched" / umwelt.launched("brief")["spec"]["id"]
+    waiting = [umwelt.start("wait", "brief", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+               for _ in range(2)]
+    wait_until(lambda: (folder / "last-state.json").exists())
+    time.sleep(0.1)
+    if end == "by itself":
+        umwelt.ok("exec", "brief", "kill", "-USR1", "1")
+    else:
+        umwelt.ok("rm", "--force", "brief")
+    for process in waiting:
+        out, err = process.communicate(timeout=20 * SLOWNESS)
+        assert (out.strip(), err) == ("7" if end == "by itself" else "137", "")
+    assert not folder.exists()
 
 
 def test_detached_lets_go_of_the_caller(umwelt):
