@@ -49,6 +49,7 @@ struct Daemon::Impl {
   std::shared_ptr<host::Reader> host;
   std::unique_ptr<Journal> journal;
   std::optional<Snapshots> snapshots, descriptions;
+  std::atomic<Snapshots*> texts{nullptr};  // snapshots, for the watch's thread
   std::unique_ptr<container::Registry> registry;
   std::unique_ptr<Filesystem> filesystem;
   std::array<Served, Journal::kConnections> served;
@@ -99,7 +100,7 @@ Result<void> Daemon::Impl::prepare() {
 Result<void> Daemon::Impl::load_containers() {
   registry->observe({.added = {}, .removed = [this](const auto& container) {
                        filesystem->container_removed(container->record());
-                       if (snapshots && registry->is_empty()) snapshots->clear();
+                       if (auto* kept = texts.load(); kept && registry->is_empty()) kept->clear();
                      }});
   watch = UMWELT_TRY(container::Watch::start(*registry, host, [this](const auto& container) {
     filesystem->container_changed(*container);
@@ -114,6 +115,7 @@ Result<void> Daemon::Impl::load_containers() {
 Result<void> Daemon::Impl::connect(const Holdings& holdings) {
   journal = UMWELT_TRY(Journal::map(holdings.get("journal")));
   snapshots.emplace(journal->snapshot_memory());
+  texts = &*snapshots;
   descriptions.emplace(journal->description_memory());
   filesystem->set_outliving(&*snapshots, &*descriptions);
   auto left = journal->left();
