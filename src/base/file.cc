@@ -101,7 +101,7 @@ Result<std::string_view> pread_record(int fd, std::string& buffer) {
   return pread_until(fd, buffer, true);
 }
 
-Result<std::vector<std::string>> read_names(int directory) {
+Result<std::vector<std::string>> read_names(int directory, std::size_t most) {
   alignas(dirent64) char buffer[8192];
   std::vector<std::string> names;
   for (;;) {
@@ -112,14 +112,15 @@ Result<std::vector<std::string>> read_names(int directory) {
       const auto* entry = reinterpret_cast<const dirent64*>(buffer + at);
       const std::string_view name = entry->d_name;
       if (name != "." && name != "..") names.emplace_back(name);
+      if (names.size() == most) return names;
       at += entry->d_reclen;
     }
   }
 }
 
-Result<std::vector<std::string>> read_names_at(int dir, const std::string& path) {
+Result<std::vector<std::string>> read_names_at(int dir, const std::string& path, std::size_t most) {
   const UniqueFd directory = UMWELT_TRY(open_at(dir, path, O_RDONLY | O_DIRECTORY));
-  return read_names(directory.get());
+  return read_names(directory.get(), most);
 }
 
 Result<void> write_file_at(int dir, const std::string& path, std::string_view text) {

@@ -36,10 +36,11 @@ Result<std::string> read_file(const std::string& path, std::size_t max_bytes = k
 Result<std::optional<std::string>> read_optional_at(int dir, const std::string& path,
                                                     std::size_t max_bytes = kMaxFileBytes);
 
-// The names in a directory, without "." and "..", in no order. read_names(): of a descriptor that
-// nobody has read from; btrfs lists what was there when it was opened.
-Result<std::vector<std::string>> read_names(int directory);
-Result<std::vector<std::string>> read_names_at(int dir, const std::string& path);
+// The names in a directory, without "." and "..", in no order, at most `most`. read_names(): of a
+// descriptor that nobody has read from; btrfs lists what was there when it was opened.
+Result<std::vector<std::string>> read_names(int directory, std::size_t most = ~std::size_t{0});
+Result<std::vector<std::string>> read_names_at(int dir, const std::string& path,
+                                               std::size_t most = ~std::size_t{0});
 
 // The whole content of a held descriptor from offset 0, by pread(2), into `buffer`, which keeps
 // its capacity from call to call; the view points into it. A cgroup file whose cgroup is gone

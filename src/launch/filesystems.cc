@@ -80,9 +80,7 @@ Result<void> mount_dev(int root) {
 // The directories that an image has in its /run, one level, for programs that expect theirs there.
 Result<void> copy_directories(int from, int to) {
   constexpr int kMost = 256;
-  int count = 0;
-  for (const std::string& name : UMWELT_TRY(read_names_at(from, "."))) {
-    if (++count > kMost) break;
+  for (const std::string& name : UMWELT_TRY(read_names_at(from, ".", kMost))) {
     struct stat st {};
     if (::fstatat(from, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(st.st_mode))
       continue;

@@ -72,8 +72,10 @@ std::optional<Disk> take_over(UniqueFd file, const Record& record) {
 Result<std::optional<Disk>> Store::take_ready(Record record) const {
   const auto folder = open_at(directory_.get(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!folder) return std::optional<Disk>();
+  const auto names = read_names(folder->get());
+  if (!names) return std::optional<Disk>();
   const std::string prefix = prefix_of(record.capacity_bytes, record.cls);
-  for (const std::string& name : UMWELT_TRY(read_names(folder->get()))) {
+  for (const std::string& name : *names) {
     if (!name.starts_with(prefix)) continue;
     auto file = open_at(folder->get(), name, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     // Whoever has this lock, as long as the file is open, may take it; then it has another name.

@@ -33,6 +33,7 @@ TEST(ReadNames, GivesEachOfMoreThanOneCallReturns) {
   const auto names = read_names_at(AT_FDCWD, directory.path());
   ASSERT_TRUE(names);
   EXPECT_EQ(names->size(), made.size());
+  EXPECT_EQ(read_names_at(AT_FDCWD, directory.path(), 300)->size(), 300U);
   EXPECT_EQ(std::set<std::string>(names->begin(), names->end()), made);
 }
 

@@ -76,10 +76,10 @@ TEST(Holdings, ManyLongNamesSurviveAProgramOfOurs) {
   const pid_t child = ::fork();
   if (child == 0) {
     Holdings holdings;
-    for (int i = 0; i < 700; ++i)
-      holdings.put("kept/listener/" + std::string(200, 'n') + std::to_string(i), memory("x"));
+    for (int i = 0; i < 450; ++i)
+      holdings.put("kept/listener/" + std::string(240, 'n') + std::to_string(i), memory("x"));
     const Error error = std::move(holdings).exec(
-        {"/bin/sh", "-c", "[ ${#LISTEN_FDNAMES} = 100000 ] && [ ${#LISTEN_FDNAMES_1} -gt 40000 ]"});
+        {"/bin/sh", "-c", "[ ${#LISTEN_FDNAMES} = 100000 ] && [ ${#LISTEN_FDNAMES_1} -gt 10000 ]"});
     ::_exit(2);
   }
   int status = 0;
