@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "intercept/filter.h"
 #include "launch/cgroup.h"

@@ -5,6 +5,7 @@
 
 #include <csignal>
 
+#include "base/child_process.h"
 #include "container/record.h"
 #include "launch/calls.h"
 #include "launch/cgroup.h"
@@ -20,7 +21,7 @@ namespace {
 // Ends the child if the launcher can't go on with it.
 class Guard {
  public:
-  explicit Guard(const Child& child) : child_(&child) {}
+  explicit Guard(const ChildProcess& child) : child_(&child) {}
   ~Guard() {
     if (child_ == nullptr) return;
     ::syscall(SYS_pidfd_send_signal, child_->pidfd.get(), SIGKILL, nullptr, 0);
@@ -31,7 +32,7 @@ class Guard {
   void release() { child_ = nullptr; }
 
  private:
-  const Child* child_;
+  const ChildProcess* child_;
 };
 
 }  // namespace

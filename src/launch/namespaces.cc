@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/namespaces.h"
 
-#include <linux/sched.h>
 #include <sched.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 
-#include <csignal>
 #include <string>
 
 #include "base/file.h"
@@ -44,18 +40,6 @@ Result<StartTime> start_time_namespace() {
   return start;
 }
 
-Result<std::optional<Child>> clone_child(std::uint64_t namespaces) {
-  int pidfd = -1;
-  clone_args args{};
-  args.flags = namespaces | CLONE_PIDFD;
-  args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
-  args.exit_signal = SIGCHLD;
-  const long pid = ::syscall(SYS_clone3, &args, sizeof(args));
-  if (pid < 0) return fail_errno("make a process in new namespaces");
-  if (pid == 0) return std::optional<Child>();
-  return std::optional<Child>(Child{static_cast<pid_t>(pid), UniqueFd(pidfd)});
-}
-
 Result<UniqueFd> open_process(pid_t pid, std::uint64_t starttime) {
   if (pid <= 0) return fail(ESRCH, "no process");
   UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
@@ -69,21 +53,6 @@ Result<UniqueFd> open_process(pid_t pid, std::uint64_t starttime) {
 Result<void> join_namespaces(int pidfd, int namespaces) {
   if (::setns(pidfd, namespaces) != 0) return fail_errno("enter the container's namespaces");
   return {};
-}
-
-Result<void> die_with_parent(bool yes) {
-  if (::prctl(PR_SET_PDEATHSIG, yes ? SIGKILL : 0) != 0) return fail_errno("prctl");
-  return {};
-}
-
-Result<int> wait_exit_code(int pidfd) {
-  siginfo_t info{};
-  int rc;
-  do {
-    rc = ::waitid(P_PIDFD, static_cast<id_t>(pidfd), &info, WEXITED);
-  } while (rc != 0 && errno == EINTR);
-  if (rc != 0) return fail_errno("wait for the container");
-  return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
 }
 
 }  // namespace umwelt::launch

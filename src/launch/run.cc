@@ -10,6 +10,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "control/client.h"
 #include "launch/calls.h"
@@ -219,7 +220,7 @@ class Run {
   std::optional<control::Client> daemon_;
   std::optional<Storage> storage_;
   container::Record record_;
-  Child child_;
+  ChildProcess child_;
   Supervised supervised_;
   std::optional<intercept::Fallback> fallback_;
   bool started_ = false;

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "launch/cgroup.h"

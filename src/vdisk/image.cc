@@ -16,6 +16,7 @@
 #include "vdisk/digest.h"
 #include "vdisk/image_file.h"
 #include "vdisk/mount_api.h"
+#include "vdisk/pack.h"
 #include "vdisk/record.h"
 #include "vdisk/tree_writer.h"
 
@@ -32,14 +33,6 @@ std::string content_name(const Image& image) {
   return "sha256-" + image.digest.substr(7) + (image.form == ImageForm::kErofs ? ".erofs" : ".d");
 }
 
-// One user more of a directory, or (exclusive) nobody else.
-Result<void> lock_shared(int file, bool exclusive) {
-  struct flock lock {};
-  lock.l_type = exclusive ? F_WRLCK : F_RDLCK;
-  if (::fcntl(file, F_OFD_SETLK, &lock) == 0) return {};
-  return fail(errno == EAGAIN || errno == EACCES ? EBUSY : errno, "lock an image");
-}
-
 tl::unexpected<Error> damaged(const Image& image, const std::string& why) {
   return fail(
       0, fmt::format("image {} is damaged ({}): remove it and import it again", image.name, why));
@@ -52,6 +45,26 @@ bool has_name(int file) {
 
 }  // namespace
 
+json to_json(const ImageConfig& config) {
+  return {{"environment", config.environment},
+          {"entrypoint", config.entrypoint},
+          {"command", config.command},
+          {"workdir", config.workdir},
+          {"user", config.user}};
+}
+
+Result<ImageConfig> config_from_json(const json& object) try {
+  ImageConfig config;
+  object.at("environment").get_to(config.environment);
+  object.at("entrypoint").get_to(config.entrypoint);
+  object.at("command").get_to(config.command);
+  object.at("workdir").get_to(config.workdir);
+  object.at("user").get_to(config.user);
+  return config;
+} catch (const json::exception&) {
+  return fail(EUCLEAN, "read how an image wants to be run");
+}
+
 json to_json(const Image& i) {
   return {{"name", i.name},
           {"digest", i.digest},
@@ -61,12 +74,7 @@ json to_json(const Image& i) {
           {"entries", i.entries},
           {"source", i.source},
           {"created_s", i.created_s},
-          {"config",
-           {{"environment", i.config.environment},
-            {"entrypoint", i.config.entrypoint},
-            {"command", i.config.command},
-            {"workdir", i.config.workdir},
-            {"user", i.config.user}}}};
+          {"config", to_json(i.config)}};
 }
 
 Result<Image> image_from_json(const json& object) try {
@@ -80,12 +88,7 @@ Result<Image> image_from_json(const json& object) try {
                        container::read_field(object, "entries", i.entries) &&
                        container::read_field(object, "created_s", i.created_s);
   i.source = object.at("source").get<std::string>();
-  const json& config = object.at("config");
-  config.at("environment").get_to(i.config.environment);
-  config.at("entrypoint").get_to(i.config.entrypoint);
-  config.at("command").get_to(i.config.command);
-  config.at("workdir").get_to(i.config.workdir);
-  config.at("user").get_to(i.config.user);
+  i.config = UMWELT_TRY(config_from_json(object.at("config")));
   if (!numbers || !valid_image_name(i.name) || !valid_digest(i.digest) ||
       (form != "erofs" && form != "directory"))
     return fail(EUCLEAN, "read an image's description");
@@ -168,7 +171,7 @@ Result<void> ImageStore::remove(const std::string& name) const {
     const std::string lock_name = image.form == ImageForm::kErofs ? content : content + ".lock";
     if (auto file = open_at(directory_.get(), lock_name, O_RDWR | O_NOFOLLOW)) {
       lock = std::move(*file);
-      if (!lock_shared(lock.get(), true)) return fail(EBUSY, "image " + name);
+      if (!lock_file(lock.get())) return fail(EBUSY, "image " + name);
     }
   }
   if (::unlinkat(directory_.get(), (name + std::string(kSuffix)).c_str(), 0) != 0)
@@ -203,7 +206,7 @@ Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
     if (const auto number = read_loop_hint(mounted.lock.get()))
       mounted.loop = Loop::find(*number, mounted.lock.get());
     if (mounted.loop) break;
-    if (lock_shared(mounted.lock.get(), true)) {
+    if (lock_file(mounted.lock.get())) {
       if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
       mounted.loop = UMWELT_TRY(Loop::attach(
           mounted.lock.get(), {.name = "umwelt/" + owner_ + "/image", .read_only = true}));
@@ -228,7 +231,7 @@ Result<MountedImage> ImageStore::mount_directory(const Image& image) const {
   const std::string name = content_name(image);
   MountedImage mounted;
   mounted.lock = UMWELT_TRY(open_at(directory_.get(), name + ".lock", O_RDWR | O_NOFOLLOW));
-  if (!lock_shared(mounted.lock.get(), false)) return fail(EBUSY, "image " + image.name);
+  if (!lock_file(mounted.lock.get(), Lock::kShared)) return fail(EBUSY, "image " + image.name);
   if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
   mounted.mount = UMWELT_TRY(clone_mount(directory_.get(), name));
   mount_attr attributes{};
@@ -250,12 +253,26 @@ bool ImageStore::in_use(const Image& image) const {
   return file && is_locked_by_others(file->get());
 }
 
+// Of the archive that export_to() would make.
+Result<std::string> ImageStore::sum_of_tree(int root) const {
+  const UniqueFd archive = UMWELT_TRY(open_at(directory_.get(), ".", O_TMPFILE | O_RDWR, 0600));
+  UMWELT_CHECK(pack(root, archive.get()));
+  return sha256_of(archive.get());
+}
+
 Result<void> ImageStore::verify(const Image& image, const ImportProgress& progress) const {
-  if (image.form != ImageForm::kErofs) return {};
-  const UniqueFd file = UMWELT_TRY(open_content(image));
-  const std::string sum = UMWELT_TRY(sha256_of(file.get(), [&](std::uint64_t d, std::uint64_t t) {
-    if (progress) progress({"reading", d, t});
-  }));
+  std::string sum;
+  if (image.form == ImageForm::kErofs) {
+    const UniqueFd file = UMWELT_TRY(open_content(image));
+    sum = UMWELT_TRY(sha256_of(file.get(), [&](std::uint64_t d, std::uint64_t t) {
+      if (progress) progress({"reading", d, t});
+    }));
+  } else {
+    const auto root =
+        open_at(directory_.get(), content_name(image), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (!root) return damaged(image, "its directory is missing");
+    sum = UMWELT_TRY(sum_of_tree(root->get()));
+  }
   if ("sha256:" + sum != image.digest) return damaged(image, "its digest is another one");
   return {};
 }

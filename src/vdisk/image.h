@@ -8,6 +8,7 @@
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,8 @@ struct Image {
   std::int64_t created_s = 0;  // since the epoch
   ImageConfig config;
 };
+nlohmann::json to_json(const ImageConfig& config);
+Result<ImageConfig> config_from_json(const nlohmann::json& json);  // EUCLEAN
 nlohmann::json to_json(const Image& image);
 Result<Image> image_from_json(const nlohmann::json& json);  // EUCLEAN
 
@@ -74,7 +77,7 @@ class ImageStore {
   Result<void> remove(const std::string& name) const;
   Result<MountedImage> mount(const Image& image) const;
   bool in_use(const Image& image) const;
-  // Reads all of an EROFS image. EUCLEAN: it is not what was imported.
+  // Reads all of it. An Error (code 0): it is not what was imported.
   Result<void> verify(const Image& image, const ImportProgress& progress = {}) const;
   // A pax archive of it to `file`.
   Result<void> export_to(const Image& image, int file, const ImportProgress& progress = {}) const;
@@ -84,7 +87,7 @@ class ImageStore {
   Result<UniqueFd> clone_base(const Image& image, std::uint64_t capacity_bytes, Class c,
                               const ImportProgress& progress = {}) const;
 
-  // Staging directories of imports that were killed; their number.
+  // Removes what imports and removals that were killed have left; how many files and directories.
   Result<unsigned> tidy() const;
 
  private:
@@ -92,9 +95,12 @@ class ImageStore {
       : directory_(std::move(directory)), path_(std::move(path)), owner_(std::move(owner)) {}
 
   Result<UniqueFd> lock_store() const;
+  Result<std::string> sum_of_tree(int root) const;
   Result<void> publish(Image& image, int file) const;
   Result<void> publish_directory(Image& image, int staging, const std::string& name) const;
   Result<void> write(const Image& image) const;
+  bool is_orphan(const std::string& name, const std::set<std::string>& digests) const;
+  Result<unsigned> remove_orphans(const std::vector<std::string>& names) const;
   Result<UniqueFd> open_content(const Image& image) const;
   Result<MountedImage> mount_erofs(const Image& image) const;
   Result<MountedImage> mount_directory(const Image& image) const;

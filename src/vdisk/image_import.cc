@@ -10,9 +10,13 @@
 
 #include <algorithm>
 #include <ctime>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/file.h"
+#include "base/parse.h"
+#include "container/json_fields.h"
+#include "vdisk/confined.h"
 #include "vdisk/digest.h"
 #include "vdisk/image.h"
 #include "vdisk/image_file.h"
@@ -23,6 +27,8 @@
 
 namespace umwelt::vdisk {
 namespace {
+
+using nlohmann::json;
 
 constexpr char kRoot[] = "rootfs", kImage[] = "image";
 
@@ -53,16 +59,17 @@ class Staging {
   }
 
   int fd() const { return fd_.get(); }
-  Result<UniqueFd> make_directory(const char* name) const {
-    if (::mkdirat(fd_.get(), name, 0755) != 0) return fail_errno("mkdir");
-    return open_at(fd_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-  }
 
  private:
   Staging() = default;
   UniqueFd parent_, fd_;
   std::string name_;
 };
+
+Result<UniqueFd> make_directory(int parent, const char* name) {
+  if (::mkdirat(parent, name, 0755) != 0) return fail_errno("mkdir");
+  return open_at(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+}
 
 // What imports leave free for the vdisks beside them.
 Result<std::uint64_t> reserve_of(int directory) {
@@ -71,56 +78,79 @@ Result<std::uint64_t> reserve_of(int directory) {
   return std::min<std::uint64_t>(status.f_blocks * status.f_frsize / 20, 1ULL << 30);
 }
 
+ArchiveProgress steps(const Confined& confined, const std::string& what) {
+  return [&confined, what](std::uint64_t done, std::uint64_t total) {
+    confined.tell({{"what", what}, {"done_bytes", done}, {"total_bytes", total}});
+  };
+}
+
+json unpacked(const char* root, const TreeWriter& writer, const ImageConfig& config) {
+  return {{"root", root},
+          {"content_bytes", writer.content_bytes()},
+          {"entries", writer.entries()},
+          {"config", to_json(config)}};
+}
+
+// From the layers that `layout` holds.
+Result<json> unpack_layout(int layout, const Confined& confined, std::uint64_t reserve) {
+  const OciImage image = UMWELT_TRY(open_oci_layout(layout));
+  const UniqueFd root = UMWELT_TRY(make_directory(confined.directory, kImage));
+  TreeWriter writer = UMWELT_TRY(TreeWriter::open(root.get(), reserve));
+  for (std::size_t i = 0; i < image.layers.size(); ++i) {
+    writer.begin_layer();
+    const std::string what = fmt::format("unpacking layer {}/{}", i + 1, image.layers.size());
+    UMWELT_CHECK(unpack(image.layers[i].get(), writer, steps(confined, what)));
+  }
+  UMWELT_CHECK(writer.finish());
+  return unpacked(kImage, writer, image.config);
+}
+
+Result<json> unpack_archive(const Confined& confined, std::uint64_t reserve) {
+  const UniqueFd root = UMWELT_TRY(make_directory(confined.directory, kRoot));
+  TreeWriter writer = UMWELT_TRY(TreeWriter::open(root.get(), reserve));
+  UMWELT_CHECK(unpack(confined.source, writer, steps(confined, "unpacking")));
+  UMWELT_CHECK(writer.finish());
+  if (is_oci_layout(root.get())) return unpack_layout(root.get(), confined, reserve);
+  return unpacked(kRoot, writer, {});
+}
+
 struct Content {
   UniqueFd root;  // of the unpacked tree, or the directory that was given
   std::uint64_t content_bytes = 0, entries = 0;
   ImageConfig config;
 };
 
-ArchiveProgress steps(const ImportProgress& progress, std::string what) {
-  if (!progress) return {};
-  return [&progress, what = std::move(what)](std::uint64_t done, std::uint64_t total) {
-    progress({what, done, total});
+Result<Content> parse_unpacked(const json& object, const Staging& staging) try {
+  Content content;
+  const bool image = object.at("root") == kImage;
+  content.root = UMWELT_TRY(
+      open_at(staging.fd(), image ? kImage : kRoot, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  content.config = UMWELT_TRY(config_from_json(object.at("config")));
+  if (!container::read_field(object, "content_bytes", content.content_bytes) ||
+      !container::read_field(object, "entries", content.entries))
+    return fail(EBADMSG, "read what was unpacked");
+  return content;
+} catch (const json::exception&) {
+  return fail(EBADMSG, "read what was unpacked");
+}
+
+// `source` is an archive or an OCI layout. Nobody knows who made it.
+Result<Content> unpack_confined(int source, const Staging& staging, std::uint64_t reserve,
+                                const ImportProgress& progress) {
+  const auto work = [&](const Confined& confined) {
+    return is_oci_layout(confined.source) ? unpack_layout(confined.source, confined, reserve)
+                                          : unpack_archive(confined, reserve);
   };
-}
-
-Result<void> unpack_layers(const OciImage& image, TreeWriter& writer,
-                           const ImportProgress& progress) {
-  for (std::size_t i = 0; i < image.layers.size(); ++i) {
-    writer.begin_layer();
-    const std::string what = fmt::format("unpacking layer {}/{}", i + 1, image.layers.size());
-    UMWELT_CHECK(unpack(image.layers[i].get(), writer, steps(progress, what)));
-  }
-  return {};
-}
-
-// From the layers that `layout` holds.
-Result<Content> unpack_layout(int layout, const Staging& staging, std::uint64_t reserve,
-                              const ImportProgress& progress) {
-  OciImage image = UMWELT_TRY(open_oci_layout(layout));
-  Content content;
-  content.root = UMWELT_TRY(staging.make_directory(kImage));
-  TreeWriter writer = UMWELT_TRY(TreeWriter::open(content.root.get(), reserve));
-  UMWELT_CHECK(unpack_layers(image, writer, progress));
-  UMWELT_CHECK(writer.finish());
-  content.config = std::move(image.config);
-  content.content_bytes = writer.content_bytes();
-  content.entries = writer.entries();
-  return content;
-}
-
-Result<Content> unpack_archive(int file, const Staging& staging, std::uint64_t reserve,
-                               const ImportProgress& progress) {
-  Content content;
-  content.root = UMWELT_TRY(staging.make_directory(kRoot));
-  TreeWriter writer = UMWELT_TRY(TreeWriter::open(content.root.get(), reserve));
-  UMWELT_CHECK(unpack(file, writer, steps(progress, "unpacking")));
-  UMWELT_CHECK(writer.finish());
-  if (is_oci_layout(content.root.get()))
-    return unpack_layout(content.root.get(), staging, reserve, progress);
-  content.content_bytes = writer.content_bytes();
-  content.entries = writer.entries();
-  return content;
+  const auto told = [&](const json& message) {
+    ImportStep step;
+    if (!progress || !message.value("what", json()).is_string()) return;
+    step.what = message.at("what").get<std::string>();
+    if (container::read_field(message, "done_bytes", step.done_bytes) &&
+        container::read_field(message, "total_bytes", step.total_bytes))
+      progress(step);
+  };
+  const json result = UMWELT_TRY(run_confined(staging.fd(), source, work, told));
+  return parse_unpacked(result, staging);
 }
 
 struct Totals {
@@ -134,7 +164,7 @@ Result<void> add_up(int directory, const std::string& name, Totals& totals, int 
   ++totals.entries;
   if (S_ISREG(status.st_mode) &&
       (status.st_nlink == 1 || totals.links.insert({status.st_dev, status.st_ino}).second))
-    totals.bytes += static_cast<std::uint64_t>(status.st_size);
+    totals.bytes = saturating_add(totals.bytes, static_cast<std::uint64_t>(status.st_size));
   if (!S_ISDIR(status.st_mode)) return {};
   if (depth > 1000) return fail(0, "the directory is nested too deep");
   const UniqueFd fd = UMWELT_TRY(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
@@ -147,7 +177,7 @@ Result<void> check_room(int directory, std::uint64_t bytes, std::uint64_t reserv
   struct statvfs status {};
   if (::fstatvfs(directory, &status) != 0) return fail_errno("statvfs");
   const std::uint64_t free = status.f_bavail * status.f_frsize;
-  if (bytes + reserve <= free) return {};
+  if (saturating_add(bytes, reserve) <= free) return {};
   return fail(0, fmt::format("the image needs {} but only {} are free, of which {} must stay free",
                              amount(bytes), amount(free), amount(reserve)));
 }
@@ -194,21 +224,19 @@ Result<void> ImageStore::publish(Image& image, int file) const {
 Result<void> ImageStore::publish_directory(Image& image, int staging,
                                            const std::string& name) const {
   const UniqueFd root = UMWELT_TRY(open_at(staging, name, O_RDONLY | O_DIRECTORY));
-  const UniqueFd null = UMWELT_TRY(open_at(directory_.get(), ".", O_TMPFILE | O_RDWR, 0600));
-  // The digest of the archive that export_to() would make.
-  UMWELT_CHECK(pack(root.get(), null.get()));
+  const std::string sum = UMWELT_TRY(sum_of_tree(root.get()));
   image.form = ImageForm::kDirectory;
   image.stored_bytes = image.content_bytes;
-  const std::string sum = UMWELT_TRY(sha256_of(null.get()));
   image.digest = "sha256:" + sum;
   const UniqueFd held = UMWELT_TRY(lock_store());
   if (find(image.name)) return fail(EEXIST, "image " + image.name);
   const std::string target = "sha256-" + sum + ".d";
   const UniqueFd lock =
       UMWELT_TRY(open_at(directory_.get(), target + ".lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  if (::renameat2(staging, name.c_str(), directory_.get(), target.c_str(), RENAME_NOREPLACE) != 0 &&
-      errno != EEXIST)
-    return fail_errno("store image " + image.name);
+  if (::renameat2(staging, name.c_str(), directory_.get(), target.c_str(), RENAME_NOREPLACE) != 0) {
+    if (errno != EEXIST) return fail_errno("store image " + image.name);
+    UMWELT_CHECK(verify(image));
+  }
   return write(image);
 }
 
@@ -234,11 +262,9 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
   const Staging staging = UMWELT_TRY(Staging::make(directory_.get(), path_));
   held.reset();
   const std::uint64_t reserve = UMWELT_TRY(reserve_of(directory_.get()));
-  const bool directory = source != "-" && S_ISDIR(status.st_mode);
+  const bool tree = source != "-" && S_ISDIR(status.st_mode) && !is_oci_layout(input.get());
   Content content;
-  if (directory && is_oci_layout(input.get())) {
-    content = UMWELT_TRY(unpack_layout(input.get(), staging, reserve, progress));
-  } else if (directory) {
+  if (tree) {
     Totals sums;
     UMWELT_CHECK(add_up(input.get(), ".", sums, 0));
     content.root = std::move(input);
@@ -246,7 +272,7 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
     content.entries = sums.entries;
   } else {
     content = UMWELT_TRY(
-        unpack_archive(source == "-" ? standard_in : input.get(), staging, reserve, progress));
+        unpack_confined(source == "-" ? standard_in : input.get(), staging, reserve, progress));
   }
   Image image;
   image.name = name;
@@ -265,12 +291,12 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
     UMWELT_CHECK(publish(image, file.get()));
     return image;
   }
-  if (directory && !is_oci_layout(content.root.get())) {
+  if (tree) {
     // A copy of its own, since the image must not change with it.
     UniqueFd archive = UMWELT_TRY(open_at(directory_.get(), ".", O_TMPFILE | O_RDWR, 0600));
     UMWELT_CHECK(pack(content.root.get(), archive.get()));
     if (::lseek(archive.get(), 0, SEEK_SET) != 0) return fail_errno("lseek");
-    UMWELT_TRY(unpack_archive(archive.get(), staging, reserve, progress));
+    UMWELT_TRY(unpack_confined(archive.get(), staging, reserve, progress));
   }
   const bool layers = ::faccessat(staging.fd(), kImage, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
   UMWELT_CHECK(publish_directory(image, staging.fd(), layers ? kImage : kRoot));

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <set>
+
 #include "base/file.h"
 #include "vdisk/image.h"
 #include "vdisk/image_file.h"
@@ -14,6 +16,13 @@
 #include "vdisk/tree_writer.h"
 
 namespace umwelt::vdisk {
+namespace {
+
+constexpr std::string_view kDescription = ".json", kUnfinished = ".json.new";
+constexpr std::string_view kContentPrefix = "sha256-";
+constexpr std::size_t kDigestLetters = 64;
+
+}  // namespace
 
 Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capacity_bytes, Class c,
                                         const ImportProgress& progress) const {
@@ -42,16 +51,47 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
   return file;
 }
 
+// The content that no name has: what a kill left between the two steps of an import or a removal.
+bool ImageStore::is_orphan(const std::string& name, const std::set<std::string>& digests) const {
+  constexpr std::size_t kEnd = kContentPrefix.size() + kDigestLetters;
+  if (!name.starts_with(kContentPrefix) || name.size() <= kEnd || name[kEnd] != '.') return false;
+  const std::string hex = name.substr(kContentPrefix.size(), kDigestLetters);
+  if (digests.contains("sha256:" + hex)) return false;
+  const bool directory = name.ends_with(".d");
+  const auto file = open_at(directory_.get(), directory ? name + ".lock" : name,
+                            O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+  if (!file) return directory && file.error().code == ENOENT;
+  return !is_locked_by_others(file->get());
+}
+
+Result<unsigned> ImageStore::remove_orphans(const std::vector<std::string>& names) const {
+  std::set<std::string> digests;
+  for (const std::string& name : names) {
+    if (!name.ends_with(kDescription)) continue;
+    // Whose content that would be is not known: nothing is touched.
+    const auto image = find(name.substr(0, name.size() - kDescription.size()));
+    if (!image) return 0U;
+    digests.insert(image->digest);
+  }
+  unsigned removed = 0;
+  for (const std::string& name : names)
+    if ((name.ends_with(kUnfinished) || is_orphan(name, digests)) &&
+        remove_below(directory_.get(), name))
+      ++removed;
+  return removed;
+}
+
 Result<unsigned> ImageStore::tidy() const {
   const UniqueFd held = UMWELT_TRY(lock_store());
+  const std::vector<std::string> names = UMWELT_TRY(read_names_at(directory_.get(), "."));
   unsigned removed = 0;
-  for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
+  for (const std::string& name : names) {
     if (!name.starts_with(kStaging)) continue;
     const auto staging = open_at(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!staging || ::flock(staging->get(), LOCK_EX | LOCK_NB) != 0) continue;
     if (remove_below(directory_.get(), name)) ++removed;
   }
-  return removed;
+  return removed + UMWELT_TRY(remove_orphans(names));
 }
 
 }  // namespace umwelt::vdisk

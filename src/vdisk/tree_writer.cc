@@ -18,6 +18,7 @@ namespace {
 using Type = TreeEntry::Type;
 
 constexpr std::uint64_t kSpaceCheckBytes = 64ULL << 20;
+constexpr std::uint64_t kNoteBytes = 64;  // of a path in memory, beside its letters
 constexpr std::string_view kWhiteout = ".wh.", kOpaque = ".wh..wh..opq";
 
 // Control characters of a hostile name must not reach a terminal.
@@ -100,7 +101,7 @@ Result<TreeWriter> TreeWriter::open(int directory, std::uint64_t reserve_bytes) 
   if (n < 0) return fail_errno("read the path of a directory");
   TreeWriter writer(std::move(root), std::string(path, static_cast<std::size_t>(n)), reserve_bytes);
   // What the archive doesn't name has no time of its own: the same archive gives the same tree.
-  writer.directory_times_.emplace_back(".", timespec{});
+  writer.note_time(".", timespec{});
   return writer;
 }
 
@@ -111,6 +112,16 @@ Result<void> TreeWriter::check_space() {
     return fail(ENOSPC, fmt::format("unpack ({} MiB must stay free)", reserve_bytes_ >> 20));
   unchecked_bytes_ = 0;
   return {};
+}
+
+// What is replaced or removed later is remembered all the same, so the disk's size bounds nothing.
+void TreeWriter::note(const std::string& path) {
+  if (this_layer_.insert(path).second) layer_bytes_ += kNoteBytes + path.size();
+}
+
+void TreeWriter::note_time(const std::string& directory, const timespec& time) {
+  if (directory_times_.insert_or_assign(directory, time).second)
+    times_bytes_ += kNoteBytes + directory.size();
 }
 
 // Through symlinks a directory can lie deeper than its path tells; tools have to name it later.
@@ -150,8 +161,8 @@ Result<int> TreeWriter::open_parent(const std::vector<std::string>& parts, bool 
       if (!next && next.error().code == ENOENT) {
         if (::mkdirat(directory.get(), parts[i - 1].c_str(), 0755) != 0 && errno != EEXIST)
           return failed(path);
-        this_layer_.insert(path);
-        directory_times_.emplace_back(path, timespec{});
+        note(path);
+        note_time(path, timespec{});
         next = open_in_root(root_.get(), path, O_PATH | O_DIRECTORY);
       }
       if (!next) return refuse(path, "is a symbolic link to nowhere");
@@ -259,7 +270,7 @@ Result<UniqueFd> TreeWriter::add(const TreeEntry& entry) {
   if (parts.empty()) {
     if (entry.type != Type::kDirectory) return refuse(entry.path, "is the root and no directory");
     UMWELT_CHECK(apply_attributes(root_.get(), entry));
-    directory_times_.emplace_back(".", entry.mtime);
+    note_time(".", entry.mtime);
     return UniqueFd();
   }
   const std::string& name = parts.back();
@@ -272,7 +283,9 @@ Result<UniqueFd> TreeWriter::add(const TreeEntry& entry) {
     UMWELT_CHECK(white_out(*parent, join_parts(parts, parts.size() - 1), name));
     return UniqueFd();
   }
-  this_layer_.insert(path);
+  note(path);
+  if (layer_bytes_ + times_bytes_ > kMaxNotedBytes)
+    return refuse(entry.path, "is one path too many to remember");
   if (entries_ % 4096 == 0) UMWELT_CHECK(check_space());
   if (entry.type == Type::kHardLink) {
     UMWELT_CHECK(link(*parent, name, entry));
@@ -286,7 +299,7 @@ Result<UniqueFd> TreeWriter::add(const TreeEntry& entry) {
     return file;
   }
   UMWELT_CHECK(make(*parent, name, entry));
-  if (entry.type == Type::kDirectory) directory_times_.emplace_back(path, entry.mtime);
+  if (entry.type == Type::kDirectory) note_time(path, entry.mtime);
   return UniqueFd();
 }
 

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -38,13 +39,17 @@ class TreeWriter {
  public:
   static constexpr std::uint64_t kMaxFileBytes = 1ULL << 40, kMaxEntries = 20'000'000;
   static constexpr std::size_t kMaxDepth = 250, kMaxPathBytes = 3500;
+  static constexpr std::uint64_t kMaxNotedBytes = 1ULL << 30;  // of paths, in memory
 
   // `reserve_bytes` of the filesystem stay free: ENOSPC before.
   static Result<TreeWriter> open(int directory, std::uint64_t reserve_bytes);
 
   // What is added from here on is the next layer (OCI image-spec, layer.md): its whiteouts remove
   // what earlier layers had.
-  void begin_layer() { this_layer_.clear(); }
+  void begin_layer() {
+    this_layer_.clear();
+    layer_bytes_ = 0;
+  }
 
   // Makes the entry, in place of what has its name. For a file: open for writing, still empty;
   // write_at() and finish_file() follow. A whiteout and a socket make nothing.
@@ -64,6 +69,8 @@ class TreeWriter {
       : root_(std::move(root)), root_path_(std::move(root_path)), reserve_bytes_(reserve_bytes) {}
 
   Result<void> check_space();
+  void note(const std::string& path);
+  void note_time(const std::string& directory, const timespec& time);
   Result<int> open_parent(const std::vector<std::string>& parts, bool make);
   Result<void> check_depth(int directory, const std::string& path) const;
   Result<void> white_out(int parent, const std::string& directory, const std::string& name);
@@ -78,7 +85,8 @@ class TreeWriter {
   std::string parent_path_;  // that parent_ is open on
   UniqueFd parent_;
   std::unordered_set<std::string> this_layer_;
-  std::vector<std::pair<std::string, timespec>> directory_times_;
+  std::map<std::string, timespec> directory_times_;
+  std::uint64_t layer_bytes_ = 0, times_bytes_ = 0;  // of memory, in these two
 };
 
 // "./a//b/" as {"a", "b"}. An Error (code 0) for an absolute path, "..", and what is too long.

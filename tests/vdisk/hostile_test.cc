@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Archives and filesystems of somebody who means harm: they are refused, or stay where they belong.
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,6 +15,8 @@
 #include "vdisk/pack.h"
 #include "vdisk/template.h"
 #include "vdisk/tree_writer.h"
+
+extern "C" std::size_t __sanitizer_get_current_allocated_bytes() __attribute__((weak));
 
 namespace umwelt::vdisk {
 namespace {
@@ -99,6 +102,27 @@ TEST(Unpack, RefusesPathsThatLeaveWithASentence) {
     EXPECT_NE(result.error().text.find(bad), std::string::npos) << result.error().text;
   }
   EXPECT_TRUE(fs::is_empty(path));
+}
+
+// Of malloc(3), whose sanitizer keeps what was freed for a while.
+std::size_t allocated_bytes() {
+  return __sanitizer_get_current_allocated_bytes ? __sanitizer_get_current_allocated_bytes()
+                                                 : ::mallinfo2().uordblks;
+}
+
+// The same directory again and again takes no space on the disk, and must take none in memory.
+TEST(Unpack, MemoryDoesNotGrowWithTheEntries) {
+  const std::string path = make_directory("target");
+  const UniqueFd root = *open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
+  auto writer = TreeWriter::open(root.get(), 0);
+  ASSERT_TRUE(writer);
+  TreeEntry entry;
+  entry.type = TreeEntry::Type::kDirectory;
+  for (int i = 0; i < 12; ++i) entry.path += std::string(250, 'd') + "/";
+  ASSERT_TRUE(writer->add(entry));
+  const std::size_t before = allocated_bytes();
+  for (int i = 0; i < 30000; ++i) ASSERT_TRUE(writer->add(entry));
+  EXPECT_LT(allocated_bytes(), before + (10U << 20));  // 90 MB of paths
 }
 
 TEST(Unpack, SymlinksAreFollowedInsideOnly) {

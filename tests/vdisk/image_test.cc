@@ -107,6 +107,62 @@ TEST_P(ImageTest, SharedLockedAndGone) {
   EXPECT_EQ(left, "");
 }
 
+TEST_P(ImageTest, WhatAKillLeftIsRemoved) {
+  const ImageStore images = open();
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  ASSERT_TRUE(images.import(source, "b"));
+  const std::string path = host->path() + "/images/";
+  const auto content = [&] { return shell("ls " + path + "sha256-* > /dev/null 2>&1") == 0; };
+  // Between the two steps of a removal, or of an import.
+  ASSERT_EQ(shell("rm " + path + "a.json && echo '{}' > " + path + "c.json"), 0);
+  EXPECT_EQ(*images.tidy(), 0U);  // what c is of is not known
+  ASSERT_EQ(shell("mv " + path + "c.json " + path + "c.json.new && touch " + path + "sha256-mine"),
+            0);
+  EXPECT_EQ(*images.tidy(), 1U);
+  EXPECT_TRUE(images.verify(*images.find("b")));
+  {
+    const auto mounted = images.mount(*image);
+    ASSERT_TRUE(mounted) << mounted.error().message();
+    ASSERT_EQ(shell("rm " + path + "b.json"), 0);
+    EXPECT_EQ(*images.tidy(), 0U);
+  }
+  for (int i = 0; i < 250 && images.in_use(*image); ++i) ::usleep(20000);
+  EXPECT_EQ(*images.tidy(), 1U);
+  ASSERT_EQ(shell("rm " + path + "sha256-mine"), 0);
+  EXPECT_FALSE(content());
+  EXPECT_TRUE(images.import(source, "a"));
+}
+
+// Where this machine has no EROFS.
+TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
+  const auto tool = find_tool("mkfs.erofs");
+  ASSERT_TRUE(tool);
+  ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
+  const ImageStore images = open();
+  const auto image = images.import(source, "a");
+  ASSERT_EQ(shell("umount " + *tool), 0);
+  ASSERT_TRUE(image) << image.error().message();
+  ASSERT_EQ(image->form, ImageForm::kDirectory);
+  {
+    const auto mounted = images.mount(*image);
+    ASSERT_TRUE(mounted) << mounted.error().message();
+    EXPECT_EQ(listing(path_of(mounted->mount.get())), listing(source));
+  }
+  EXPECT_TRUE(images.verify(*image));
+  const std::string tree = host->path() + "/images/sha256-" + image->digest.substr(7) + ".d";
+  ASSERT_EQ(shell("rm " + tree + "/d/sparse"), 0);
+  EXPECT_FALSE(images.verify(*image));
+  // A removal that was killed: what is left of it must not become the next image.
+  ASSERT_EQ(shell("rm " + host->path() + "/images/a.json"), 0);
+  ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
+  const auto again = images.import(source, "b");
+  ASSERT_EQ(shell("umount " + *tool), 0);
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_EQ(again->digest, image->digest);
+  EXPECT_TRUE(images.verify(*again));
+}
+
 TEST_P(ImageTest, DamageIsASentence) {
   const ImageStore images = open();
   const auto image = images.import(source, "a");
