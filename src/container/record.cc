@@ -204,6 +204,7 @@ json to_json(const Record& record) {
               {"start_boottime_ns", record.start_boottime_ns},
               {"start_realtime_s", record.start_realtime_s},
               {"time_namespace", record.time_namespace},
+              {"grows_on_host", record.grows_on_host},
               {"policy", to_json(record.policy)}};
   if (record.disk_capacity_bytes) out["disk_capacity_bytes"] = *record.disk_capacity_bytes;
   if (const auto& disk = record.disk)
@@ -230,6 +231,7 @@ Result<Record> record_from_json(const json& value) {
   UMWELT_CHECK(read_field(value, "start_boottime_ns", record.start_boottime_ns));
   UMWELT_CHECK(read_field(value, "start_realtime_s", record.start_realtime_s));
   UMWELT_CHECK(read_field(value, "time_namespace", record.time_namespace));
+  UMWELT_CHECK(read_field(value, "grows_on_host", record.grows_on_host));
   if (find_field(value, "disk_capacity_bytes") != nullptr) {
     std::uint64_t bytes = 0;
     UMWELT_CHECK(read_field(value, "disk_capacity_bytes", bytes));

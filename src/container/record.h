@@ -31,6 +31,7 @@ struct Record {
   bool time_namespace = false;
   std::optional<std::uint64_t> disk_capacity_bytes;
   std::optional<view::Disk> disk;
+  bool grows_on_host = false;  // what it writes takes space from the pool of vdisks
   view::Policy policy;
 
   view::Identity identity() const;

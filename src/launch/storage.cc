@@ -15,6 +15,7 @@
 #include "vdisk/overlay.h"
 #include "vdisk/paths.h"
 #include "vdisk/settings.h"
+#include "vdisk/tree_writer.h"
 
 namespace umwelt::launch {
 namespace {
@@ -57,11 +58,17 @@ Result<vdisk::Disk> Storage::existing_disk(const Spec& spec) const {
   if (record.kind == vdisk::Kind::kOverlay && !record.image.empty() && record.image != spec.image)
     return fail(0, fmt::format("{} belongs to image {}: give --image {}", what, record.image,
                                record.image));
+  if (image_ && !record.image_digest.empty() && record.image_digest != image_->digest)
+    return fail(0, fmt::format("{} lies on another content of image {}: import what it was made "
+                               "with ({})",
+                               what, record.image, record.image_digest));
   auto disk = store_->attach(wanted.name);
   if (!disk) return explained(disk.error(), what);
   const auto updated = store_->update(wanted.name, [&](vdisk::Record& r) -> Result<void> {
     r.container = spec.id;
-    r.image = r.kind == vdisk::Kind::kClone ? r.image : spec.image;
+    if (r.kind == vdisk::Kind::kClone) return {};
+    r.image = spec.image;
+    r.image_digest = image_ ? image_->digest : "";
     return {};
   });
   UMWELT_CHECK(updated);
@@ -75,6 +82,7 @@ Result<vdisk::Disk> Storage::new_disk(const Spec& spec, const vdisk::ImageStore&
   record.cls = wanted.cls;
   record.capacity_bytes = UMWELT_TRY(vdisk::Store::round_capacity(wanted.capacity_bytes));
   record.image = spec.image;
+  record.image_digest = image_ ? image_->digest : "";
   record.container = spec.id;
   record.keep = wanted.keep;
   const std::string what = fmt::format("a vdisk of {}", vdisk::amount(record.capacity_bytes));
@@ -114,10 +122,14 @@ Result<void> Storage::make_root(const Spec& spec) {
     lower = UMWELT_TRY(clone_mount(AT_FDCWD, spec.rootfs.empty() ? "/" : spec.rootfs, false));
     lower_fd = lower.get();
   }
+  const bool is_volatile = disk_ && disk_->record().cls == vdisk::Class::kScratch;
+  // What a volatile overlay leaves there forbids the next one. A filesystem that was not unmounted
+  // has been emptied by now.
+  if (is_volatile) UMWELT_CHECK(vdisk::remove_below(disk_->mount(), "work/work"));
   auto mounted = vdisk::mount_overlay(
       {.lowers = {lower_fd},
        .disk = disk_ ? disk_->mount() : memory.get(),
-       .is_volatile = disk_ && disk_->record().cls == vdisk::Class::kScratch,
+       .is_volatile = is_volatile,
        .name = disk_ ? "umwelt-" + disk_->record().id.substr(0, 12) : "umwelt"});
   if (!mounted) return explained(mounted.error(), "the root filesystem");
   root_ = std::move(*mounted);
@@ -182,6 +194,11 @@ Result<Storage> Storage::open(const Spec& spec, const container::Directories& di
 }
 
 void Storage::describe(container::Record& record) const {
+  const auto grows = [](const vdisk::Disk& disk) {
+    return disk.record().cls != vdisk::Class::kGuaranteed;
+  };
+  record.grows_on_host = disk_ && grows(*disk_);
+  for (const Volume& volume : volumes_) record.grows_on_host |= volume.disk && grows(*volume.disk);
   if (!disk_) return;
   const dev_t device = disk_->loop().device();
   record.disk_capacity_bytes = disk_->record().capacity_bytes;

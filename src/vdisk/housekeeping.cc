@@ -87,7 +87,8 @@ struct Housekeeping::Impl {
   void thaw_all();
   void keep_ballast();
   void trouble(const std::string& text);
-  Result<cgroup::Paths> cgroup_of(const std::string& container) const;
+  Result<container::Record> record_of(const std::string& id) const;
+  std::vector<container::Record> growing_containers() const;
 };
 
 // The same trouble every half second is one line.
@@ -96,12 +97,24 @@ void Housekeeping::Impl::trouble(const std::string& text) {
   last_trouble = text;
 }
 
-Result<cgroup::Paths> Housekeeping::Impl::cgroup_of(const std::string& container) const {
-  if (!container::valid_id(container)) return fail(EINVAL, "container " + container);
-  const std::string text = UMWELT_TRY(read_file(directories.records() + "/" + container + ".json"));
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (json.is_discarded()) return fail(EUCLEAN, "record of container " + container);
-  return UMWELT_TRY(container::record_from_json(json)).cgroup_paths;
+Result<container::Record> Housekeeping::Impl::record_of(const std::string& id) const {
+  if (!container::valid_id(id)) return fail(EINVAL, "container " + id);
+  const std::string text = UMWELT_TRY(read_file(directories.records() + "/" + id + ".json"));
+  return container::record_from_json(nlohmann::json::parse(text, nullptr, false));
+}
+
+// By a vdisk or a volume that is not guaranteed.
+std::vector<container::Record> Housekeeping::Impl::growing_containers() const {
+  constexpr std::string_view kSuffix = ".json";
+  std::vector<container::Record> growing;
+  const auto names = read_names_at(AT_FDCWD, directories.records().c_str());
+  if (!names) return growing;
+  for (const std::string& name : *names) {
+    if (!name.ends_with(kSuffix)) continue;
+    auto record = record_of(name.substr(0, name.size() - kSuffix.size()));
+    if (record && record->grows_on_host) growing.push_back(std::move(*record));
+  }
+  return growing;
 }
 
 void Housekeeping::Impl::keep_ready() {
@@ -112,20 +125,17 @@ void Housekeeping::Impl::keep_ready() {
 }
 
 void Housekeeping::Impl::freeze_all() {
-  for (const Entry& e : thin_in_use(store)) {
-    const std::string& id = e.record->container;
-    if (id.empty() || frozen.contains(id)) continue;
-    const auto paths = cgroup_of(id);
-    if (!paths || !apply_frozen(*paths, true)) continue;
-    frozen.insert(id);
-    log(Weight::kWarning, fmt::format("container {} is stopped until there is space again", id));
+  for (const container::Record& c : growing_containers()) {
+    if (frozen.contains(c.id) || !apply_frozen(c.cgroup_paths, true)) continue;
+    frozen.insert(c.id);
+    log(Weight::kWarning, fmt::format("container {} is stopped until there is space again", c.id));
   }
 }
 
 void Housekeeping::Impl::thaw_all() {
   for (const std::string& id : frozen) {
     // One that is gone needs no thawing.
-    if (const auto paths = cgroup_of(id)) (void)apply_frozen(*paths, false);
+    if (const auto record = record_of(id)) (void)apply_frozen(record->cgroup_paths, false);
     log(Weight::kInformation, fmt::format("container {} goes on", id));
   }
   frozen.clear();
@@ -207,13 +217,9 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
                                             vdisks_directory(directories), name));
   if (auto images = ImageStore::open(images_directory(directories))) UMWELT_TRY(images->tidy());
   // A keeper that was killed may have left containers stopped.
-  for (const Entry& e : thin_in_use(impl->store))
-    if (!e.record->container.empty()) impl->frozen.insert(e.record->container);
-  std::erase_if(impl->frozen, [&](const std::string& id) {
-    const auto paths = impl->cgroup_of(id);
-    return !paths || !apply_frozen(*paths, false);
-  });
-  impl->frozen.clear();
+  for (const container::Record& c : impl->growing_containers())
+    (void)apply_frozen(c.cgroup_paths, false);
+  UMWELT_CHECK(ReadyPool::clear(impl->store));
   if (settings.ready > 0)
     impl->ready = UMWELT_TRY(
         ReadyPool::open(impl->store, {settings.ready_bytes, settings.ready_class, settings.ready}));

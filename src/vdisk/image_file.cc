@@ -67,9 +67,9 @@ Result<void> copy_range(int from, int to, off_t at, off_t end, std::string& buff
 
 }  // namespace
 
-Result<void> lock_file(int file) {
+Result<void> lock_file(int file, Lock kind) {
   struct flock lock {};
-  lock.l_type = F_WRLCK;
+  lock.l_type = kind == Lock::kAlone ? F_WRLCK : F_RDLCK;
   if (::fcntl(file, F_OFD_SETLK, &lock) == 0) return {};
   return fail(errno == EAGAIN || errno == EACCES ? EBUSY : errno, "lock a vdisk's file");
 }

@@ -14,8 +14,9 @@ namespace umwelt::vdisk {
 
 // The lock that says "in use". It belongs to the open file description (fcntl(2), F_OFD_SETLK), so
 // it is kept by a loop device that the description was given to, and asking for it disturbs nobody.
-// EBUSY.
-Result<void> lock_file(int file);
+// kShared: one more of several who keep others from having it alone. EBUSY.
+enum class Lock { kAlone, kShared };
+Result<void> lock_file(int file, Lock kind = Lock::kAlone);
 bool is_locked_by_others(int file);
 
 // An unnamed, locked file in the directory open as `directory`, as long as `capacity_bytes`. EFBIG:

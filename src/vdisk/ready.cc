@@ -91,14 +91,21 @@ Result<std::optional<Disk>> Store::take_ready(Record record) const {
   return std::optional<Disk>();
 }
 
+Result<void> ReadyPool::clear(const Store& store) {
+  const auto directory = open_at(store.directory(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (!directory)
+    return directory.error().code == ENOENT ? Result<void>() : fail(directory.error());
+  for (const std::string& name : UMWELT_TRY(read_names(directory->get())))
+    UMWELT_CHECK(remove_below(directory->get(), name));
+  return {};
+}
+
 Result<ReadyPool> ReadyPool::open(const Store& store, const ReadyWish& wish) {
   if (::mkdirat(store.directory(), kFolder, 0700) != 0 && errno != EEXIST)
     return fail_errno("make the folder of prepared vdisks");
   UniqueFd directory =
       UMWELT_TRY(open_at(store.directory(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-  // Of a keeper before us, or of another wish: whoever made them is gone.
-  for (const std::string& name : UMWELT_TRY(read_names(directory.get())))
-    UMWELT_CHECK(remove_below(directory.get(), name));
+  UMWELT_CHECK(clear(store));
   UniqueFd notice(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!notice) return fail_errno("inotify_init1");
   if (::inotify_add_watch(notice.get(), fmt::format("/proc/self/fd/{}", directory.get()).c_str(),

@@ -25,6 +25,8 @@ struct ReadyWish {
 class ReadyPool {
  public:
   static Result<ReadyPool> open(const Store& store, const ReadyWish& wish);
+  // Removes those of a keeper that is gone.
+  static Result<void> clear(const Store& store);
 
   // Readable when one was taken.
   int notice() const { return notice_.get(); }

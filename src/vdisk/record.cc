@@ -72,6 +72,7 @@ nlohmann::json to_json(const Record& r) {
           {"class", name_of(r.cls)},
           {"capacity_bytes", r.capacity_bytes},
           {"image", r.image},
+          {"image_digest", r.image_digest},
           {"container", r.container},
           {"snapshot_of", r.snapshot_of},
           {"keep", r.keep},
@@ -88,6 +89,7 @@ Result<Record> record_from_json(const nlohmann::json& json) try {
   bool numbers = container::read_field(json, "capacity_bytes", r.capacity_bytes) &&
                  container::read_field(json, "created_s", r.created_s);
   r.image = json.at("image").get<std::string>();
+  r.image_digest = json.value("image_digest", "");
   r.container = json.value("container", "");
   r.snapshot_of = json.at("snapshot_of").get<std::string>();
   r.keep = json.at("keep").get<bool>();

@@ -34,6 +34,7 @@ struct Record {
   Class cls = Class::kThin;
   std::uint64_t capacity_bytes = 0;
   std::string image;           // of an overlay or a clone; "" where it is a plain directory
+  std::string image_digest;    // of the image's content that an overlay lies on
   std::string container;       // that has it as its root filesystem, or had it last
   std::string snapshot_of;     // the vdisk it was taken of: read-only; "" for all others
   bool keep = true;            // false: goes with its container

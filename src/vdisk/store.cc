@@ -35,6 +35,17 @@ Result<void> apply_length(int file, std::uint64_t bytes) {
   return {};
 }
 
+Result<std::uint64_t> length_of(int file) {
+  struct stat status {};
+  if (::fstat(file, &status) != 0) return fail_errno("fstat a vdisk's file");
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+Result<void> check_changeable(const Record& record, const std::string& name) {
+  if (record.snapshot_of.empty()) return {};
+  return fail(0, fmt::format("{} is a snapshot, which stays as it is: clone it", name));
+}
+
 bool has_name(int file) {
   struct stat status {};
   return ::fstat(file, &status) == 0 && status.st_nlink > 0;
@@ -46,7 +57,7 @@ Result<void> fill(int to, int from, const Record& record, const CopyProgress& pr
   const bool may_share = record.cls != Class::kGuaranteed;
   const CopyWay way = UMWELT_TRY(copy_file(from, to, may_share, progress));
   if (way == CopyWay::kReflink) return {};
-  return allocate_for(to, record.cls, record.capacity_bytes);
+  return allocate_for(to, record.cls, record.capacity_bytes, to);
 }
 
 Result<void> sync_all(int file, int directory) {
@@ -192,9 +203,9 @@ Result<Usage> Store::usage(const std::string& name) const {
   return read_usage(file.get());
 }
 
-Result<UniqueFd> Store::lock(const std::string& name) const {
+Result<UniqueFd> Store::lock(const std::string& name, Lock kind) const {
   UniqueFd file = UMWELT_TRY(open_file(name));
-  if (auto locked = lock_file(file.get()); !locked) return fail(locked.error().code, name);
+  if (auto locked = lock_file(file.get(), kind); !locked) return fail(locked.error().code, name);
   if (!has_name(file.get())) return fail(ENOENT, name);
   return file;
 }
@@ -205,26 +216,32 @@ Result<Disk> Store::join(const std::string& name) const {
   return Disk::join(std::move(file), record);
 }
 
-Result<Disk> Store::attach(const std::string& name) const {
+Result<Store::Reached> Store::reach(const std::string& name, Lock kind, bool only_if_shared) const {
   constexpr int kTries = 100;  // while somebody else is about to attach or to let go
   for (int attempt = 0;; ++attempt) {
-    auto file = lock(name);
-    if (!file) {
-      const Entry entry = UMWELT_TRY(find(name));
-      if (file.error().code != EBUSY || !entry.record || !entry.record->shared)
-        return fail(file.error());
-      auto joined = join(name);
-      if (joined || joined.error().code != ENOTCONN || attempt == kTries) return joined;
-      const timespec pause{0, 10'000'000};
-      ::nanosleep(&pause, nullptr);
-      continue;
-    }
-    const Record record = UMWELT_TRY(read_record(file->get()));
-    if (!record.snapshot_of.empty())
-      return fail(0, fmt::format("{} is a snapshot, which stays as it is: clone it", name));
-    if (auto good = make_mountable(file->get()); !good) return fail(good.error().code, name);
-    return Disk::attach(std::move(*file), record, owner_);
+    auto file = lock(name, kind);
+    if (file) return Reached{std::move(*file), {}};
+    const Entry entry = UMWELT_TRY(find(name));
+    if (file.error().code != EBUSY || !entry.record || (only_if_shared && !entry.record->shared))
+      return fail(file.error());
+    auto joined = join(name);
+    if (joined) return Reached{{}, std::move(*joined)};
+    if (joined.error().code != ENOTCONN || attempt == kTries) return fail(joined.error());
+    const timespec pause{0, 10'000'000};
+    ::nanosleep(&pause, nullptr);
   }
+}
+
+Result<Disk> Store::attach(const std::string& name) const {
+  Reached reached = UMWELT_TRY(reach(name, Lock::kAlone, true));
+  if (reached.disk) return *std::move(reached.disk);
+  const Record record = UMWELT_TRY(read_record(reached.file.get()));
+  UMWELT_CHECK(check_changeable(record, name));
+  const auto whole = make_mountable(reached.file.get());
+  if (!whole) return fail(whole.error().code, name);
+  Disk disk = UMWELT_TRY(Disk::attach(std::move(reached.file), record, owner_));
+  if (!*whole && record.kind != Kind::kClone) UMWELT_CHECK(empty(disk));
+  return disk;
 }
 
 Result<void> Store::remove(const std::string& name) const {
@@ -248,43 +265,59 @@ Result<void> Store::update(const std::string& name,
   return record.keep ? sync_all(file.get(), directory_.get()) : Result<void>();
 }
 
+Result<void> Store::admit_growth(const Record& record, std::uint64_t before,
+                                 std::uint64_t wanted) const {
+  const std::uint64_t growth = saturating_sub(wanted, before);
+  return admit(growth, record.cls == Class::kGuaranteed ? growth : 0);
+}
+
+// The file's length counts, not what the record says: that is written last, so a kill leaves it
+// behind the filesystem.
 Result<void> Store::resize(const std::string& name, std::uint64_t capacity_bytes) const {
   const std::uint64_t wanted = UMWELT_TRY(round_capacity(capacity_bytes));
   UniqueFd store_lock = UMWELT_TRY(lock_store());
-  auto file = lock(name);
+  const auto file = lock(name);
   if (!file && file.error().code != EBUSY) return fail(file.error());
   if (!file) {
     Disk disk = UMWELT_TRY(join(name));
-    UMWELT_CHECK(admit(saturating_sub(wanted, disk.record().capacity_bytes), 0));
+    const std::uint64_t before = UMWELT_TRY(length_of(disk.file()));
+    UMWELT_CHECK(admit_growth(disk.record(), before, wanted));
     return grow_attached(disk, wanted);
   }
-  Record record = UMWELT_TRY(read_record(file->get()));
-  UMWELT_CHECK(admit(saturating_sub(wanted, record.capacity_bytes), 0));
+  const Record record = UMWELT_TRY(read_record(file->get()));
+  UMWELT_CHECK(check_changeable(record, name));
+  const std::uint64_t before = UMWELT_TRY(length_of(file->get()));
+  UMWELT_CHECK(admit_growth(record, before, wanted));
   // Its length is what others count as promised, so they need not wait for the rest.
-  if (wanted > record.capacity_bytes) UMWELT_CHECK(apply_length(file->get(), wanted));
+  if (wanted > before) UMWELT_CHECK(lengthen(file->get(), record.cls, before, wanted));
   store_lock.reset();
-  if (auto resized = vdisk::resize(file->get(), record, wanted); !resized) {
-    UMWELT_CHECK(apply_length(file->get(), record.capacity_bytes));
+  if (auto resized = vdisk::resize(file->get(), record.cls, wanted); !resized) {
+    if (const auto s = read_superblock(file->get()); s && wanted > before)
+      UMWELT_CHECK(apply_length(file->get(), std::max(before, s->blocks * s->block_bytes)));
     return resized;
   }
+  const auto updated = update(name, [&](Record& r) -> Result<void> {
+    r.capacity_bytes = wanted;
+    return {};
+  });
+  UMWELT_CHECK(updated);
   return sync_all(file->get(), directory_.get());
 }
 
 Result<void> Store::copy(const std::string& name, const std::string& new_name, bool read_only,
                          const CopyProgress& progress) const {
   UMWELT_CHECK(check_name(new_name));
-  UniqueFd from = UMWELT_TRY(open_file(name));
-  Record record = UMWELT_TRY(read_record(from.get()));
+  const Reached from = UMWELT_TRY(reach(name, Lock::kShared, false));
+  const int file = from.disk ? from.disk->file() : from.file.get();
+  Record record = UMWELT_TRY(read_record(file));
   struct stat status {};
-  if (::fstat(from.get(), &status) != 0) return fail_errno(name);
+  if (::fstat(file, &status) != 0) return fail_errno(name);
   UMWELT_CHECK(admit(record.capacity_bytes, static_cast<std::uint64_t>(status.st_blocks) * 512));
   const UniqueFd to = UMWELT_TRY(create_unnamed(directory_.get(), 0));
-  if (is_locked_by_others(from.get())) {
-    const Disk disk = UMWELT_TRY(join(name));
-    UMWELT_CHECK(copy_attached(disk, to.get(), progress));
-  } else {
-    UMWELT_CHECK(fill(to.get(), from.get(), record, progress));
-  }
+  if (from.disk)
+    UMWELT_CHECK(copy_attached(*from.disk, to.get(), progress));
+  else
+    UMWELT_CHECK(fill(to.get(), file, record, progress));
   record.id = random_id();
   record.created_s = std::time(nullptr);
   record.snapshot_of = read_only ? name : "";

@@ -71,7 +71,7 @@ class Store {
   // One that is in use. ENOTCONN when it is not.
   Result<Disk> join(const std::string& name) const;
   // Its file with the lock, so that nobody attaches it. EBUSY when it is in use.
-  Result<UniqueFd> lock(const std::string& name) const;
+  Result<UniqueFd> lock(const std::string& name, Lock kind = Lock::kAlone) const;
 
   Result<void> remove(const std::string& name) const;  // EBUSY when it is in use
   // Without asking who uses it: for the container's own end. What is dirty in it is dropped.
@@ -96,9 +96,16 @@ class Store {
         templates_(std::move(templates)),
         policy_(policy) {}
 
+  // One of both: its file with the lock, or beside whoever uses it.
+  struct Reached {
+    UniqueFd file;
+    std::optional<Disk> disk;
+  };
+  Result<Reached> reach(const std::string& name, Lock kind, bool only_if_shared) const;
   Result<UniqueFd> open_file(const std::string& name, int access = O_RDWR) const;
   Result<UniqueFd> lock_store() const;
   Result<void> admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const;
+  Result<void> admit_growth(const Record& record, std::uint64_t before, std::uint64_t wanted) const;
   Result<void> link(int file, const Record& record, const std::string& name,
                     const std::string& ready_name = {}) const;
 

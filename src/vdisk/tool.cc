@@ -18,7 +18,7 @@ namespace umwelt::vdisk {
 namespace {
 
 constexpr std::size_t kMaxOutputBytes = 64U << 10;
-constexpr int kTickMs = 200;
+constexpr int kTickMs = 200, kChangesFd = 3;
 
 std::string package_of(const std::string& tool) {
   return tool.ends_with("erofs") ? "erofs-utils" : "e2fsprogs";
@@ -48,15 +48,20 @@ struct SpawnSettings {
 };
 
 Result<pid_t> spawn(std::vector<std::string> arguments, std::vector<std::string> environment,
-                    int output) {
+                    int output, int changes) {
   SpawnSettings settings;
   ::posix_spawn_file_actions_addopen(&settings.actions, 0, "/dev/null", O_RDONLY, 0);
   ::posix_spawn_file_actions_adddup2(&settings.actions, output, 1);
   ::posix_spawn_file_actions_adddup2(&settings.actions, output, 2);
   // The daemon blocks signals that a tool must not start out with blocked.
-  sigset_t none;
-  sigemptyset(&none);
-  ::posix_spawnattr_setsigmask(&settings.attributes, &none);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  if (changes >= 0) {
+    ::posix_spawn_file_actions_adddup2(&settings.actions, changes, kChangesFd);
+    for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM})
+      sigaddset(&blocked, signal);
+  }
+  ::posix_spawnattr_setsigmask(&settings.attributes, &blocked);
   ::posix_spawnattr_setflags(&settings.attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t pid = 0;
   const int code =
@@ -102,14 +107,15 @@ Result<std::string> find_tool(const std::string& name) {
 
 Result<ToolResult> run_tool(std::vector<std::string> arguments,
                             const std::vector<std::string>& environment,
-                            const std::function<void()>& tick) {
+                            const std::function<void()>& tick, int changes) {
   arguments[0] = UMWELT_TRY(find_tool(arguments[0]));
   std::vector<std::string> whole = {"LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
   whole.insert(whole.end(), environment.begin(), environment.end());
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
   UniqueFd reader(ends[0]), writer(ends[1]);
-  const pid_t pid = UMWELT_TRY(spawn(std::move(arguments), std::move(whole), writer.get()));
+  const pid_t pid =
+      UMWELT_TRY(spawn(std::move(arguments), std::move(whole), writer.get(), changes));
   writer.reset();
   ToolResult result;
   result.output = read_output(reader.get(), tick);
@@ -122,9 +128,9 @@ Result<ToolResult> run_tool(std::vector<std::string> arguments,
 
 Result<std::string> check_tool(std::vector<std::string> arguments,
                                const std::vector<std::string>& environment,
-                               const std::function<void()>& tick) {
+                               const std::function<void()>& tick, int changes) {
   const std::string name = arguments[0];
-  ToolResult result = UMWELT_TRY(run_tool(std::move(arguments), environment, tick));
+  ToolResult result = UMWELT_TRY(run_tool(std::move(arguments), environment, tick, changes));
   if (result.exit_code != 0)
     return fail(EIO, fmt::format("{} (exit code {}: {})", name, result.exit_code,
                                  last_line(result.output)));

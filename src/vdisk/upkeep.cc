@@ -3,17 +3,21 @@
 #include <fmt/format.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <limits>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "vdisk/image_file.h"
 #include "vdisk/tool.h"
+#include "vdisk/tree_writer.h"
 #include "vdisk/vdisk.h"
 
 namespace umwelt::vdisk {
@@ -48,6 +52,17 @@ Result<void> apply_size(int file, std::uint64_t bytes) {
 }
 
 }  // namespace
+
+Result<void> lengthen(int file, Class c, std::uint64_t before, std::uint64_t bytes) {
+  UMWELT_CHECK(apply_size(file, bytes));
+  if (c != Class::kGuaranteed) return {};
+  if (::fallocate(file, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(before),
+                  static_cast<off_t>(bytes - before)) == 0)
+    return {};
+  const Error error{errno, "allocate what a guaranteed vdisk grows by"};
+  UMWELT_CHECK(apply_size(file, before));
+  return fail(error);
+}
 
 std::uint64_t Usage::reclaimable_bytes() const {
   const std::uint64_t metadata = saturating_sub(capacity_bytes, usable_bytes);
@@ -86,40 +101,83 @@ Result<std::uint64_t> trim(const Disk& disk) {
   return static_cast<std::uint64_t>(range.len);
 }
 
+namespace {
+
+// A filesystem that nobody thaws stops its writers for good, kill(2) or not: another process does
+// it when this one, however it ends, has closed its end of `pipe`.
+[[noreturn]] void keep_frozen(int root, int pipe) {
+  ::setsid();
+  sigset_t all;
+  sigfillset(&all);
+  ::sigprocmask(SIG_BLOCK, &all, nullptr);
+  int code = ::ioctl(root, FIFREEZE, 0) == 0 ? 0 : errno;
+  if (::write(pipe, &code, sizeof code) == sizeof code && code == 0) {
+    char byte;
+    while (::read(pipe, &byte, 1) < 0 && errno == EINTR) {
+    }
+  }
+  if (code == 0) ::ioctl(root, FITHAW, 0);
+  ::_exit(0);
+}
+
+}  // namespace
+
 Result<Frozen> Frozen::freeze(const Disk& disk) {
-  UniqueFd root = UMWELT_TRY(open_mount_root(disk));
-  if (::ioctl(root.get(), FIFREEZE, 0) != 0) return fail_errno("freeze a vdisk");
-  return Frozen(std::move(root));
+  const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return fail_errno("socketpair");
+  UniqueFd ours(ends[0]), theirs(ends[1]);
+  auto keeper = UMWELT_TRY(clone_child(0));
+  if (!keeper) {
+    ours.reset();
+    keep_frozen(root.get(), theirs.get());
+  }
+  theirs.reset();
+  Frozen frozen(std::move(*keeper), std::move(ours));
+  int code = EIO;
+  if (::read(frozen.link_.get(), &code, sizeof code) != sizeof code) code = EIO;
+  if (code == EBUSY)
+    return fail(0, "the vdisk is frozen already: wait until the other copy of it is made");
+  if (code != 0) return fail(code, "freeze a vdisk");
+  return frozen;
 }
 
 Frozen::~Frozen() {
-  if (fd_) ::ioctl(fd_.get(), FITHAW, 0);
+  if (!link_) return;
+  link_.reset();
+  (void)wait_exit_code(keeper_.pidfd.get());
 }
 
 Result<void> grow_attached(Disk& disk, std::uint64_t capacity_bytes) {
-  const std::uint64_t before = disk.record().capacity_bytes;
-  if (capacity_bytes <= before)
-    return fail(EINVAL, fmt::format("a vdisk in use only grows; it has {} bytes", before));
-  UMWELT_CHECK(apply_size(disk.file(), capacity_bytes));
-  const auto undo = [&](const Error& error) {
-    if (apply_size(disk.file(), before)) (void)disk.loop().update_capacity();
-    return fail(error);
-  };
-  if (auto larger = disk.loop().update_capacity(); !larger) return undo(larger.error());
+  const auto before = static_cast<std::uint64_t>(UMWELT_TRY(stat_file(disk.file())).st_size);
+  const std::uint64_t recorded = disk.record().capacity_bytes;
+  if (capacity_bytes <= recorded)
+    return fail(EINVAL, fmt::format("a vdisk in use only grows; it has {} bytes", recorded));
+  if (capacity_bytes > before)
+    UMWELT_CHECK(lengthen(disk.file(), disk.record().cls, before, capacity_bytes));
+  if (auto larger = disk.loop().update_capacity(); !larger) return larger;
   const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
   const std::uint64_t blocks = capacity_bytes / kBlockBytes;
-  if (::ioctl(root.get(), kExt4Resize, &blocks) != 0)
-    return undo(Error{errno, "grow a vdisk in use"});
+  if (::ioctl(root.get(), kExt4Resize, &blocks) != 0) {
+    const Error error{errno, "grow a vdisk in use"};
+    // Nothing was begun. After any other error a part of it may be done: the file stays long
+    // enough.
+    if (error.code == EPERM && apply_size(disk.file(), before)) (void)disk.loop().update_capacity();
+    return fail(error);
+  }
   disk.record().capacity_bytes = capacity_bytes;
-  return write_record(disk.file(), disk.record());
+  UMWELT_CHECK(write_record(disk.file(), disk.record()));
+  // Through the device, whose cache has what the journal has not put into its place yet.
+  return allocate_for(disk.file(), disk.record().cls, capacity_bytes, disk.loop().fd());
 }
 
 Result<Report> check(int file, Effort effort) {
   const char* option = effort == Effort::kLook ? "-n" : effort == Effort::kSafe ? "-p" : "-y";
   // Looking at a filesystem whose journal is full shows errors that it doesn't have.
   if (effort == Effort::kLook)
-    UMWELT_TRY(run_tool({"e2fsck", "-p", "-E", "journal_only", path_of(file)}));
-  ToolResult result = UMWELT_TRY(run_tool({"e2fsck", "-f", option, path_of(file)}));
+    UMWELT_TRY(run_tool({"e2fsck", "-p", "-E", "journal_only", path_of(file)}, {}, {}, file));
+  ToolResult result = UMWELT_TRY(run_tool({"e2fsck", "-f", option, path_of(file)}, {}, {}, file));
   Report report;
   report.text = std::move(result.output);
   if (result.exit_code == 0) return report;
@@ -129,19 +187,30 @@ Result<Report> check(int file, Effort effort) {
   return report;
 }
 
-Result<void> make_mountable(int file) {
+Result<bool> make_mountable(int file) {
   const auto superblock = read_superblock(file);
-  if (superblock && !(superblock->state & Superblock::kStateErrors)) return {};
-  const auto report = check(file, Effort::kSafe);
-  if (report && report->health != Health::kDamaged) return {};
+  // With a journal it is "clean" while it is mounted, too.
+  const bool unmounted = superblock && (superblock->state & Superblock::kStateClean);
+  if (unmounted && !(superblock->state & Superblock::kStateErrors)) return true;
+  const bool journal = !superblock || superblock->journal_bytes > 0;
+  const auto report = check(file, journal ? Effort::kSafe : Effort::kEverything);
+  if (report && (report->health != Health::kDamaged || !journal)) return journal;
   return fail(EUCLEAN, "mount a vdisk");
 }
 
-Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes) {
+Result<void> empty(const Disk& disk) {
+  for (const char* name : {"upper", "work"}) {
+    UMWELT_CHECK(remove_below(disk.mount(), name));
+    if (::mkdirat(disk.mount(), name, 0755) != 0) return fail_errno("empty a vdisk");
+  }
+  return {};
+}
+
+Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes, int filesystem) {
   std::vector<Extent> wanted = {{0, capacity_bytes}};
   if (c != Class::kGuaranteed) {
-    const Superblock superblock = UMWELT_TRY(read_superblock(file));
-    wanted = join(UMWELT_TRY(read_metadata_blocks(file, superblock)), kReserveGap);
+    const Superblock superblock = UMWELT_TRY(read_superblock(filesystem));
+    wanted = join(UMWELT_TRY(read_metadata_blocks(filesystem, superblock)), kReserveGap);
   }
   for (const Extent& e : wanted)
     if (::fallocate(file, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(e.offset),
@@ -160,18 +229,13 @@ Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progres
   return {};
 }
 
-Result<void> resize(int file, Record& record, std::uint64_t capacity_bytes) {
+Result<void> resize(int file, Class c, std::uint64_t capacity_bytes) {
   const Report report = UMWELT_TRY(check(file, Effort::kSafe));
   if (report.health == Health::kDamaged) return fail(EUCLEAN, "resize a damaged vdisk");
-  const bool grows = capacity_bytes > record.capacity_bytes;
-  if (grows) UMWELT_CHECK(apply_size(file, capacity_bytes));
-  const auto resized =
-      check_tool({"resize2fs", path_of(file), fmt::format("{}K", capacity_bytes / 1024)});
-  if (!resized) return fail(resized.error());
-  if (!grows) UMWELT_CHECK(apply_size(file, capacity_bytes));
-  record.capacity_bytes = capacity_bytes;
-  UMWELT_CHECK(write_record(file, record));
-  return grows ? allocate_for(file, record.cls, capacity_bytes) : Result<void>();
+  UMWELT_TRY(check_tool({"resize2fs", path_of(file), fmt::format("{}K", capacity_bytes / 1024)}, {},
+                        {}, file));
+  UMWELT_CHECK(apply_size(file, capacity_bytes));
+  return allocate_for(file, c, capacity_bytes, file);
 }
 
 }  // namespace umwelt::vdisk

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "base/child_process.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "vdisk/image_file.h"
@@ -88,17 +89,19 @@ Result<Usage> read_usage(int file);
 // FITRIM; returns how many bytes the filesystem offered. ENOTSUP: a guaranteed one.
 Result<std::uint64_t> trim(const Disk& disk);
 
-// The filesystem stands still, all of it on the file, as long as this lives.
+// The filesystem stands still, all of it on the file, as long as this lives and no longer, also
+// when this process is killed. Code 0: it stands still already.
 class Frozen {
  public:
   static Result<Frozen> freeze(const Disk& disk);
-  Frozen(Frozen&& other) noexcept : fd_(std::move(other.fd_)) {}
+  Frozen(Frozen&&) = default;
   Frozen& operator=(Frozen&&) = delete;
   ~Frozen();
 
  private:
-  explicit Frozen(UniqueFd fd) : fd_(std::move(fd)) {}
-  UniqueFd fd_;
+  Frozen(ChildProcess keeper, UniqueFd link) : keeper_(std::move(keeper)), link_(std::move(link)) {}
+  ChildProcess keeper_;
+  UniqueFd link_;
 };
 
 // `to` becomes a copy that is consistent and has what was synced; without reflinks the filesystem
@@ -106,7 +109,7 @@ class Frozen {
 Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress);
 
 // Makes file, loop device and filesystem larger while it is in use. EPERM: this process lacks
-// CAP_SYS_RESOURCE.
+// CAP_SYS_RESOURCE. After a failure the file may be longer than the record says.
 Result<void> grow_attached(Disk& disk, std::uint64_t capacity_bytes);
 
 // Of a file that is not attached and whose lock the caller has:
@@ -118,12 +121,18 @@ struct Report {
 };
 enum class Effort { kLook, kSafe, kEverything };  // e2fsck -n, -p, -y
 Result<Report> check(int file, Effort effort);
-// Does what e2fsck -p may where the superblock tells of errors. EUCLEAN: not enough.
-Result<void> make_mountable(int file);
-// Larger or (down to what is in it) smaller; a damaged one is refused with EUCLEAN. After a failure
-// the file may be longer than the record says.
-Result<void> resize(int file, Record& record, std::uint64_t capacity_bytes);
+// Does what e2fsck -p may where the superblock tells of errors. EUCLEAN: not enough. False: it has
+// no journal and was not unmounted, so nobody knows which of its content was written.
+Result<bool> make_mountable(int file);
+// Removes all that an overlay or a volume has in it.
+Result<void> empty(const Disk& disk);
+// Larger, which the file is already, or (down to what is in it) smaller, which it becomes. A
+// damaged one is refused with EUCLEAN.
+Result<void> resize(int file, Class c, std::uint64_t capacity_bytes);
+// Makes the file longer; a guaranteed one stays as it is if there is no space for all of it.
+Result<void> lengthen(int file, Class c, std::uint64_t before, std::uint64_t bytes);
 // What a new vdisk of the class has allocated: for a copy, or one that has become larger.
-Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes);
+// `filesystem` is the file or the device on it.
+Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes, int filesystem);
 
 }  // namespace umwelt::vdisk

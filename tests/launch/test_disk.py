@@ -171,6 +171,32 @@ def test_vdisk_commands(umwelt, image):
     refused(umwelt, "vdisk", "rm", "a", text="there is no vdisk a")
 
 
+def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, tmp_path):
+    """Files that only changed their owner have their data below."""
+    for content in ("one", "two"):
+        (tmp_path / content).mkdir()
+        (tmp_path / content / "f").write_text(content)
+    umwelt.ok("vdisk", "create", "k", "--size", "64m")
+    umwelt.ok("image", "import", "--name", "base", tmp_path / "one")
+    umwelt("run", "--rm", "--image", "base", "--disk", "k", "--", "/absent")
+    umwelt.ok("image", "rm", "base")
+    umwelt.ok("image", "import", "--name", "base", tmp_path / "two")
+    refused(umwelt, "run", "--rm", "--image", "base", "--disk", "k", "--", "/absent",
+            text="lies on another content of image base")
+    umwelt.ok("vdisk", "rm", "k")
+    umwelt.ok("image", "rm", "base")
+
+
+def test_a_scratch_vdisk_starts_again(umwelt, image):
+    """An overlay that never syncs leaves a mark that forbids the next one."""
+    umwelt.ok("vdisk", "create", "s", "--size", "64m", "--class", "scratch")
+    for expected in ("0\n", "1\n", "2\n"):
+        assert umwelt.sh("--image", image, "--disk", "s",
+                         "n=$(cat /n 2> /dev/null || echo 0); echo $n; echo $((n + 1)) > /n"
+                         ) == expected
+    umwelt.ok("vdisk", "rm", "s")
+
+
 @pytest.mark.parametrize("arguments,text", [
     (["--disk", "0"], "capacity"), (["--disk", "1m"], "capacity"),
     (["--disk", "31m"], "capacity"), (["--disk", "100000t"], "capacity"),

@@ -43,8 +43,8 @@ def test_wrong_configuration(umwelt, tmp_path):
 FILLER = """
 i=0
 while :; do
-  dd if=/dev/urandom of=/fill.$i bs=1M count=8 conv=fsync 2> /dev/null || : > /failed
-  i=$((i + 1)); echo $i > /count; sync /count
+  dd if=/dev/urandom of=fill.$i bs=1M count=8 conv=fsync 2> /dev/null || : > failed
+  i=$((i + 1)); echo $i > count; sync count
 done
 """
 
@@ -62,15 +62,22 @@ def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tm
         status = os.statvfs(host_filesystem)
         return status.f_bavail * status.f_frsize
 
+    def directory(name):
+        """Where it writes to: the second one to a volume."""
+        return near.root(name) / ("data" if name == "two" else "")
+
     def count(name):
-        path = near.root(name) / "count"
+        path = directory(name) / "count"
         return int(path.read_text() or 0) if path.exists() else 0
 
     try:
         near.ok("daemon", "start")
         names = ["one", "two", "three"]
+        near.ok("volume", "create", "data", "--size", "1g")
         for name in names:
-            near.ok("run", "--detach", "--name", name, "--disk", "1g", "--", "sh", "-c", FILLER)
+            where = ("--volume", "data:/data", "--workdir", "/data") if name == "two" else (
+                "--disk", "1g")
+            near.ok("run", "--detach", "--name", name, *where, "--", "sh", "-c", FILLER)
         stopped = []
 
         def all_wait():

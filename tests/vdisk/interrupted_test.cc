@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is killed, fails or is started again halfway: no container hangs, no lock is lost, no
+// content is cut off.
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <functional>
+
+#include "base/file.h"
+#include "host.h"
+#include "vdisk/ext4.h"
+#include "vdisk/image_file.h"
+#include "vdisk/overlay.h"
+#include "vdisk/ready.h"
+#include "vdisk/store.h"
+#include "vdisk/tool.h"
+#include "vdisk/tree_writer.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+using test::shell;
+
+constexpr std::uint64_t kMiB = 1ULL << 20;
+
+Record wish(std::uint64_t bytes, Class c = Class::kThin) {
+  Record r;
+  r.cls = c;
+  r.capacity_bytes = bytes;
+  return r;
+}
+
+bool soon(const std::function<bool()>& condition) {
+  for (int i = 0; i < 500; ++i) {
+    if (condition()) return true;
+    ::usleep(20000);
+  }
+  return false;
+}
+
+// A process that does `work` and then waits for its end.
+pid_t start(const std::function<void()>& work) {
+  const pid_t pid = ::fork();
+  if (pid != 0) return pid;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  work();
+  for (;;) ::pause();
+}
+
+void kill_and_wait(pid_t pid) {
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+}
+
+std::uint64_t length_of(int file) {
+  struct stat status {};
+  EXPECT_EQ(::fstat(file, &status), 0);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+class InterruptedTest : public test::OnEachHost {
+ protected:
+  Store open(const Policy& policy = {}) {
+    auto store =
+        Store::open(host->path() + "/vdisks", test::scratch_directory() + "/templates", policy);
+    EXPECT_TRUE(store) << store.error().message();
+    return std::move(*store);
+  }
+  static bool idle(const Store& store, const std::string& name) {
+    return soon([&] { return !store.find(name)->in_use; });
+  }
+  static std::string upper(const Disk& disk) { return path_of(disk.mount()) + "/upper"; }
+  // Of the file "f" in it.
+  static std::string sum_of_file(const Disk& disk) {
+    std::string sum;
+    EXPECT_EQ(shell("sha256sum < " + upper(disk) + "/f", &sum), 0);
+    return sum;
+  }
+  static std::string sum_of_file(const Store& store, const std::string& name) {
+    const auto disk = store.attach(name);
+    EXPECT_TRUE(disk) << disk.error().message();
+    return disk ? sum_of_file(*disk) : std::string();
+  }
+};
+UMWELT_ON_EACH_HOST(InterruptedTest);
+
+TEST_P(InterruptedTest, AFrozenOneIsThawedWhenItsCopyIsKilled) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  const auto disk = store.attach("a");
+  ASSERT_TRUE(disk) << disk.error().message();
+  int ready[2];
+  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+  const pid_t copier = start([&] {
+    const auto frozen = Frozen::freeze(*disk);
+    const char ok = frozen ? 'y' : 'n';
+    (void)!::write(ready[1], &ok, 1);
+    for (;;) ::pause();
+  });
+  char ok = 0;
+  ASSERT_EQ(::read(ready[0], &ok, 1), 1);
+  ASSERT_EQ(ok, 'y');
+  const auto second = Frozen::freeze(*disk);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, 0) << second.error().message();
+  kill_and_wait(copier);
+  const pid_t writer = start([&] { ::_exit(shell("echo x > " + upper(*disk) + "/f")); });
+  int status = -1;
+  EXPECT_TRUE(soon([&] { return ::waitpid(writer, &status, WNOHANG) == writer; }));
+  EXPECT_EQ(status, 0);
+}
+
+TEST_P(InterruptedTest, TheLockLivesAsLongAsTheProgramThatChangesTheFile) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  const pid_t changer = start([&] {
+    const auto file = store.lock("a");
+    (void)run_tool({"sleep", "2"}, {}, {}, file->get());
+  });
+  std::string sleeping;
+  const std::string find = "pgrep -P " + std::to_string(changer);
+  ASSERT_TRUE(soon([&] { return shell(find, &sleeping) == 0; }));
+  kill_and_wait(changer);
+  const auto refused = store.lock("a");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, EBUSY);
+  EXPECT_TRUE(soon([&] { return store.lock("a").has_value(); }));
+}
+
+TEST_P(InterruptedTest, TheFileCountsWhereTheRecordWasNotWritten) {
+  const Store store = open({.overcommit = std::nullopt, .size_bytes = 2048 * kMiB});
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  ASSERT_TRUE(store.resize("a", 400 * kMiB));
+  // As after a kill between resize2fs and the record.
+  ASSERT_TRUE(store.update("a", [](Record& r) -> Result<void> {
+    r.capacity_bytes = 64 * kMiB;
+    return {};
+  }));
+  std::string sum;
+  {
+    const auto disk = store.attach("a");
+    ASSERT_TRUE(disk) << disk.error().message();
+    ASSERT_EQ(shell("head -c 150000000 /dev/urandom > " + upper(*disk) + "/f"), 0);
+    sum = sum_of_file(*disk);
+  }
+  ASSERT_TRUE(idle(store, "a"));
+  // More than the record has, less than the content.
+  EXPECT_FALSE(store.resize("a", 100 * kMiB));
+  EXPECT_EQ(sum_of_file(store, "a"), sum);
+  ASSERT_TRUE(idle(store, "a"));
+  const auto smaller = store.resize("a", 300 * kMiB);
+  ASSERT_TRUE(smaller) << smaller.error().message();
+  EXPECT_EQ(store.find("a")->record->capacity_bytes, 300 * kMiB);
+  EXPECT_EQ(sum_of_file(store, "a"), sum);
+}
+
+TEST_P(InterruptedTest, ASnapshotKeepsItsSize) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  ASSERT_TRUE(store.copy("a", "s", true, {}));
+  const auto refused = store.resize("s", 128 * kMiB);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, 0);
+  EXPECT_EQ(length_of(store.lock("s")->get()), 64 * kMiB);
+}
+
+TEST_P(InterruptedTest, NobodyWritesToWhatIsBeingCopied) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  unsigned steps = 0, refused = 0, shared = 0;
+  const auto copied = store.copy("a", "b", false, [&](std::uint64_t, std::uint64_t) {
+    if (steps++ != 0) return;
+    const auto attached = store.attach("a");
+    refused += !attached && attached.error().code == ENOTCONN;
+    refused += !attached && attached.error().code == EBUSY;
+    shared += store.copy("a", "c", false, {}).has_value();  // but may copy it, too
+  });
+  ASSERT_TRUE(copied) << copied.error().message();
+  if (steps == 0) GTEST_SKIP() << "needs a copy that takes time: this one is a reflink";
+  EXPECT_EQ(refused, 1U);
+  EXPECT_EQ(shared, 1U);
+}
+
+TEST_P(InterruptedTest, AGuaranteedOneGrowsByWhatThereIsOrNotAtAll) {
+  const Store store = open({.overcommit = 1000.0});
+  ASSERT_TRUE(store.create(wish(64 * kMiB, Class::kGuaranteed), "a"));
+  struct statvfs before {
+  }, after{};
+  ASSERT_EQ(::fstatvfs(host->fd(), &before), 0);
+  const std::uint64_t more = (before.f_bavail * before.f_frsize / kMiB + 1024) * kMiB;
+  EXPECT_FALSE(store.resize("a", more));  // by the admission
+  {
+    const auto file = store.lock("a");
+    ASSERT_TRUE(file);
+    EXPECT_EQ(length_of(file->get()), 64 * kMiB);
+    const auto refused = lengthen(file->get(), Class::kGuaranteed, 64 * kMiB, more);
+    ASSERT_FALSE(refused);  // by the filesystem
+    EXPECT_EQ(length_of(file->get()), 64 * kMiB);
+  }
+  ASSERT_EQ(::fstatvfs(host->fd(), &after), 0);
+  EXPECT_GT(after.f_bavail * after.f_frsize + 64 * kMiB, before.f_bavail * before.f_frsize);
+  ASSERT_TRUE(store.resize("a", 96 * kMiB));
+  struct stat status {};
+  ASSERT_EQ(::fstat(store.lock("a")->get(), &status), 0);
+  EXPECT_GE(status.st_blocks * 512, 96 * static_cast<std::int64_t>(kMiB));
+}
+
+TEST_P(InterruptedTest, AScratchOneIsEmptyAfterACrashAndOnlyThen) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB, Class::kScratch), "a"));
+  const auto has_file = [&](const Disk& disk) {
+    return shell("test -e " + upper(disk) + "/f") == 0;
+  };
+  {
+    const auto disk = store.attach("a");
+    ASSERT_TRUE(disk) << disk.error().message();
+    ASSERT_EQ(shell("echo x > " + upper(*disk) + "/f"), 0);
+  }
+  ASSERT_TRUE(idle(store, "a"));
+  {
+    auto disk = store.attach("a");
+    ASSERT_TRUE(disk) << disk.error().message();
+    EXPECT_TRUE(has_file(*disk));
+    disk->shut_down();
+  }
+  ASSERT_TRUE(idle(store, "a"));
+  const auto disk = store.attach("a");
+  ASSERT_TRUE(disk) << disk.error().message();
+  EXPECT_FALSE(has_file(*disk));
+  const std::string lower = test::make_directory("lower");
+  const auto root = open_at(AT_FDCWD, lower, O_PATH | O_DIRECTORY);
+  EXPECT_TRUE(mount_overlay(
+      {.lowers = {root->get()}, .disk = disk->mount(), .is_volatile = true, .name = "test"}));
+}
+
+TEST_P(InterruptedTest, PreparedOnesOfAKeeperThatIsGoneGo) {
+  const Store store = open();
+  const std::string folder = host->path() + "/vdisks/.ready";
+  ASSERT_TRUE(ReadyPool::clear(store));  // none was ever made
+  auto pool = ReadyPool::open(store, {.capacity_bytes = 64 * kMiB, .count = 1});
+  ASSERT_TRUE(pool) << pool.error().message();
+  ASSERT_TRUE(pool->refill(true));
+  EXPECT_EQ(shell("test -n \"$(ls -A " + folder + ")\""), 0);
+  ASSERT_TRUE(ReadyPool::clear(store));
+  EXPECT_EQ(shell("test -z \"$(ls -A " + folder + ")\""), 0);
+}
+
+}  // namespace
+}  // namespace umwelt::vdisk
