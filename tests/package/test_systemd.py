@@ -27,6 +27,16 @@ def test_security_score():
     assert float(line.split(":")[1].split()[0]) <= 5, done.stdout
 
 
+def test_the_loop_module_is_there_before_its_devices_are_allowed():
+    """systemd looks up "block-loop" once, when it starts the unit (systemd.resource-control(5))."""
+    lines = UNIT.read_text().splitlines()
+    assert "DeviceAllow=block-loop rw" in lines
+    for key in ("Wants", "After"):
+        named = [word for line in lines if line.startswith(f"{key}=")
+                 for word in line.split("=", 1)[1].split()]
+        assert "modprobe@loop.service" in named
+
+
 @pytest.mark.timeout(1200)
 def test_killed_under_systemd():
     """SIGKILL of every process of the service: systemd keeps the descriptors, no read fails."""
