@@ -39,7 +39,8 @@ std::vector<std::string> setup_runtimes();
 Result<SetupPlan> plan_setup(const std::string& runtime, const SetupPaths& paths);
 
 // Writes the plan's files, and before them copies of what they were. A second setup keeps the first
-// one's copies. Nothing is written when one of the files changed since it was planned.
+// one's copy of a file that is as the first one left it. A file that changed since it was planned,
+// or that somebody changed since the first setup and that still names `program`, is not written.
 Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
                          const SetupPaths& paths);
 

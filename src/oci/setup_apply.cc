@@ -72,6 +72,23 @@ Result<void> write_manifest(const std::string& directory, const Kept& kept) {
   return replace_file(directory + "/manifest.json", json{{"files", kept.files}}.dump(2) + "\n");
 }
 
+// What undo puts back: the file before the first setup or, when somebody took that one out by hand,
+// before this one.
+Result<void> keep_before(const FileEdit& file, const std::string& copy, const std::string& program,
+                         bool first) {
+  if (!first) {
+    if (file.before == UMWELT_TRY(read_optional_at(AT_FDCWD, copy + ".after"))) return {};
+    // An undo to this would leave it in.
+    if (file.before && file.before->find(program) != std::string::npos)
+      return fail(0,
+                  file.path + " was changed since the setup: take out what names umwelt by hand");
+  }
+  if (file.before) return replace_file(copy + ".before", *file.before, 0600);
+  if (::unlink((copy + ".before").c_str()) != 0 && errno != ENOENT)
+    return fail_errno("remove " + copy + ".before");
+  return {};
+}
+
 }  // namespace
 
 Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
@@ -86,7 +103,7 @@ Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
     auto known = std::find(kept.files.begin(), kept.files.end(), file.path);
     const std::string copy = directory + "/" + std::to_string(known - kept.files.begin());
     const bool first = known == kept.files.end();
-    if (first && file.before) UMWELT_CHECK(replace_file(copy + ".before", *file.before, 0600));
+    UMWELT_CHECK(keep_before(file, copy, paths.program, first));
     UMWELT_CHECK(replace_file(copy + ".after", file.after, 0600));
     if (first) kept.files.push_back(file.path);
     // Before the change: what can't be undone is not done.
