@@ -80,7 +80,7 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
 
 Result<int> attach(const Context& context, const AttachOptions& options, const Operands& names) {
   if (options.all != names.empty())
-    return fail(0, "attach: give either names or --all; see umwelt attach --help");
+    return fail_usage("attach: give either names or --all; see umwelt attach --help");
   if (options.all) return attach_all(context, options);
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
     const oci::Found found = UMWELT_TRY(oci::find_container(name, run_quietly));

@@ -20,6 +20,12 @@ namespace umwelt::cli {
 inline constexpr int kExitFailure = 1;
 inline constexpr int kExitUsage = 2;
 
+// Of an action that finds the command line wrong: it ends as if it could not be parsed.
+inline constexpr int kWrongUsage = -1;
+inline tl::unexpected<Error> fail_usage(std::string text) {
+  return fail(kWrongUsage, std::move(text));
+}
+
 // What stands on the command line beside options, unchanged: CLI11 never sees these words, since
 // it takes "[a,b]" and "" for more than text.
 using Operands = std::vector<std::string>;
@@ -33,7 +39,8 @@ struct Command {
   std::size_t min_operands = 0;
   std::size_t max_operands = 0;
   bool options_end_at_operand = false;  // run, exec: what follows belongs to the command inside
-  // The exit code. An Error is printed as one line ("umwelt: ...") and ends with failure_code.
+  // The exit code. An Error is printed as one line ("umwelt: ...") and ends with failure_code, that
+  // of fail_usage() as any wrong command line.
   std::function<Result<int>(const Operands& operands)> action;
   int failure_code = kExitFailure;  // run, exec: 125, also for a wrong command line
 };

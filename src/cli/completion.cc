@@ -262,8 +262,8 @@ void add_completion(CLI::App& app, Context& context) {
                .action = [](const Operands& shells) -> Result<int> {
                  const std::string& shell = shells.front();
                  if (shell != "bash" && shell != "zsh" && shell != "fish")
-                   return fail(0, fmt::format("completion: '{}' is not bash, zsh or fish",
-                                              printable(shell, 60)));
+                   return fail_usage(fmt::format("completion: '{}' is not bash, zsh or fish",
+                                                 printable(shell, 60)));
                  UMWELT_CHECK(print(shell == "bash" ? kBash : shell == "zsh" ? kZsh : kFish));
                  return 0;
                }});

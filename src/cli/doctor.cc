@@ -112,7 +112,7 @@ Result<int> watch(const Context& context, const DoctorOptions& options) {
 }
 
 Result<int> doctor(const Context& context, const DoctorOptions& options) {
-  if (options.watch && options.json) return fail(0, "doctor: give either --watch or --json");
+  if (options.watch && options.json) return fail_usage("doctor: give either --watch or --json");
   if (options.watch) return watch(context, options);
   const auto findings = oci::examine(context.directories);
   const bool failed = std::any_of(findings.begin(), findings.end(), is_failure);

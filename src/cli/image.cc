@@ -25,6 +25,13 @@ nlohmann::json image_json(const ImageStore& images, const Image& image) {
   return out;
 }
 
+Result<std::string> parse_image_name(std::string_view text) {
+  if (vdisk::valid_image_name(text)) return std::string(text);
+  return fail(0, fmt::format("'{}' is not a name of an image: 1 to 128 letters, digits, '_', '.', "
+                             "':' and '-', of which the first is a letter or digit",
+                             printable(text, 60)));
+}
+
 Result<Image> import_one(const ImageStore& images, const std::string& source,
                          const std::string& name) {
   Progress progress("importing " + printable(source, 60));
@@ -43,8 +50,8 @@ Result<int> import(const Context& context, const std::string& wanted, bool json,
   std::string name = wanted;
   if (name.empty() && source != "-") name = vdisk::image_name_of(source);
   if (name.empty())
-    return fail(0, fmt::format("image import: {} gives no name: choose one with --name",
-                               source == "-" ? "standard input" : printable(source, 200)));
+    return fail_usage(fmt::format("image import: {} gives no name: choose one with --name",
+                                  source == "-" ? "standard input" : printable(source, 200)));
   const ImageStore images = UMWELT_TRY(open_images(context));
   const Image image = UMWELT_TRY(import_one(images, source, name));
   if (json)
@@ -106,7 +113,7 @@ Result<int> export_image(const Context& context, const std::string& output,
   const ImageStore images = UMWELT_TRY(open_images(context));
   const Image image = UMWELT_TRY(find_image(images, name));
   if (output.empty() && is_terminal(STDOUT_FILENO))
-    return fail(0, "image export: standard output is a terminal: give a file with --output");
+    return fail_usage("image export: standard output is a terminal: give a file with --output");
   Progress progress("exporting " + name);
   if (output.empty()) {
     UMWELT_CHECK(images.export_to(image, STDOUT_FILENO, show_steps(progress, name)));
@@ -163,7 +170,10 @@ void add_import(CLI::App& image, Context& context) {
                    .action = [&context, options](const Operands& operands) {
                      return import(context, options->name, options->json, operands.front());
                    }});
-  add_text(*command, "--name", "NAME", options->name, "its name (the file's, without its ending)");
+  add_parsed(
+      *command, "--name", "NAME", parse_image_name,
+      [options](std::string name) { options->name = std::move(name); },
+      "its name (the file's, without its ending)");
   add_flag(*command, "--json", options->json, "print JSON");
 }
 

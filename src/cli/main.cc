@@ -105,10 +105,12 @@ Result<void> check_operands(const CommandLine& line, const Command& command) {
   return {};
 }
 
-int act(const Command& command, const CommandLine& line) {
+int act(const Command& command, const CommandLine& line, const Context& context) {
   const auto exit_code = command.action(line.operands);
   if (exit_code) return *exit_code;
-  if (exit_code.error().code != EPIPE) print_error(exit_code.error());
+  const Error& error = exit_code.error();
+  if (error.code == kWrongUsage) return usage_error(line, context, error.text);
+  if (error.code != EPIPE) print_error(error);
   return command.failure_code;
 }
 
@@ -160,7 +162,7 @@ int run(std::vector<std::string> arguments) {
   const Command* command = command_of(line, context);  // CLI11 required one
   if (const auto checked = check_operands(line, *command); !checked)
     return usage_error(line, context, checked.error().text);
-  return act(*command, line);
+  return act(*command, line, context);
 }
 
 }  // namespace

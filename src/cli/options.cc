@@ -41,6 +41,13 @@ Result<T> parse_word(std::string_view text, std::span<const Word<T>> words) {
   return bad(text, allowed);
 }
 
+Result<void> check_swap(std::optional<std::uint64_t> memory, std::optional<std::uint64_t> swap) {
+  if (!swap || !memory || *swap >= *memory) return {};
+  return fail(0, fmt::format("--memory-swap is memory and swap together: {} bytes are less than "
+                             "--memory's {}",
+                             *swap, *memory));
+}
+
 constexpr std::string_view kMemoryRange =
     "a memory size from 4m to 4194304t (a number with an optional unit b, k, m, g or t)";
 
@@ -186,11 +193,16 @@ void add_limit_options(CLI::App& command, LimitOptions& options) {
       "processes and threads");
 }
 
-Result<launch::ResourceLimits> resource_limits(const LimitOptions& options,
-                                               const launch::ResourceLimits& current) {
-  launch::ResourceLimits limits = options.limits;
+Result<void> check_limit_options(const LimitOptions& options) {
   if (options.cpus && (options.cpu_quota_us || options.cpu_period_us))
     return fail(0, "--cpus sets quota and period itself: give either --cpus or --cpu-quota");
+  return check_swap(options.limits.memory_bytes, options.limits.memory_swap_bytes);
+}
+
+Result<launch::ResourceLimits> resource_limits(const LimitOptions& options,
+                                               const launch::ResourceLimits& current) {
+  UMWELT_CHECK(check_limit_options(options));
+  launch::ResourceLimits limits = options.limits;
   if (options.cpus) {
     constexpr std::uint64_t kPeriodUs = 100000;
     limits.bandwidth = cgroup::Bandwidth{
@@ -211,10 +223,7 @@ Result<launch::ResourceLimits> resource_limits(const LimitOptions& options,
                                                  : current.memory_swap_bytes;
   if (limits.memory_swap_bytes && !memory)
     return fail(0, "--memory-swap is memory and swap together: it needs --memory too");
-  if (swap && memory && *swap < *memory)
-    return fail(0, fmt::format("--memory-swap is memory and swap together: {} bytes are less than "
-                               "--memory's {}",
-                               *swap, *memory));
+  UMWELT_CHECK(check_swap(memory, swap));
   return limits;
 }
 

@@ -47,6 +47,8 @@ struct LimitOptions {
   bool any() const;
 };
 void add_limit_options(CLI::App& command, LimitOptions& options);
+// An Error with code 0 where they contradict each other, whatever the container has.
+Result<void> check_limit_options(const LimitOptions& options);
 // All of them together; an Error with code 0 where they contradict each other (--cpus and
 // --cpu-quota, --memory-swap below --memory) or what the container has already (`current`), which
 // is not part of the result. Whether this host can meet them is launch::check_limits()'s matter.

@@ -74,8 +74,8 @@ Result<int> setup(const Context& context, const SetupOptions& options, const Ope
   const std::string& runtime = operands[0];
   const auto known = oci::setup_runtimes();
   if (std::find(known.begin(), known.end(), runtime) == known.end())
-    return fail(0, fmt::format("setup: '{}' is not one of {}", printable(runtime, 40),
-                               fmt::join(known, ", ")));
+    return fail_usage(fmt::format("setup: '{}' is not one of {}", printable(runtime, 40),
+                                  fmt::join(known, ", ")));
   oci::SetupPaths paths;
   paths.program = UMWELT_TRY(beside_this_program("umwelt-runtime"));
   paths.umwelt = UMWELT_TRY(beside_this_program("umwelt"));

@@ -67,6 +67,14 @@ Result<vdisk::Class> parse_disk_class(std::string_view text) {
   return fail(0, fmt::format("'{}' is not thin, guaranteed or scratch", printable(text, 60)));
 }
 
+Result<void> check_disk_name(const std::string& name) {
+  if (vdisk::valid_name(name)) return {};
+  return fail_usage(
+      fmt::format("'{}' is not a name of a vdisk: 1 to 64 letters, digits, '_', '.' and '-', of "
+                  "which the first is a letter or digit",
+                  printable(name, 60)));
+}
+
 namespace {
 
 Result<launch::DiskMode> parse_disk_mode(std::string_view text) {

@@ -41,6 +41,8 @@ Result<void> apply_disk_options(const Context& context, const DiskOptions& optio
 
 Result<std::uint64_t> parse_capacity(std::string_view text);  // bytes, 32 MiB to 64 TiB
 Result<vdisk::Class> parse_disk_class(std::string_view text);
+// fail_usage() when no vdisk can have that name.
+Result<void> check_disk_name(const std::string& name);
 
 // "unpacking layer 2/3: 1.2GiB of 3GiB (40 %)"
 std::string amount_text(const std::string& what, std::uint64_t done_bytes,

@@ -50,7 +50,8 @@ Result<void> update_one(const Context& context, launch::Store& store, const Limi
 }
 
 Result<int> update(const Context& context, const LimitOptions& options, const Operands& names) {
-  if (!options.any()) return fail(0, "update: no limit is given; see umwelt update --help");
+  if (!options.any()) return fail_usage("update: no limit is given; see umwelt update --help");
+  if (const auto good = check_limit_options(options); !good) return fail_usage(good.error().text);
   auto store = UMWELT_TRY(open_store(context.directories));
   return for_each_name(
       names, [&](const std::string& name) { return update_one(context, store, options, name); });

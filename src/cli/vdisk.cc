@@ -29,7 +29,6 @@ struct CreateOptions {
 
 Result<void> create_clone(const Context& context, const Store& store, const CreateOptions& options,
                           vdisk::Record record, const std::string& name) {
-  if (options.image.empty()) return fail(0, "--clone needs --image");
   const auto images = UMWELT_TRY(open_images(context));
   const auto image = UMWELT_TRY(find_image(images, options.image));
   Progress progress("creating " + name);
@@ -48,7 +47,10 @@ Result<void> show_json(const Store& store, const std::string& name) {
 }
 
 Result<int> create(const Context& context, const CreateOptions& options, const std::string& name) {
-  if (!options.size) return fail(0, "vdisk create: --size is missing");
+  if (!options.size) return fail_usage("vdisk create: --size is missing");
+  if (options.clone && options.image.empty())
+    return fail_usage("vdisk create: --clone needs --image");
+  UMWELT_CHECK(check_disk_name(name));
   const Store store = UMWELT_TRY(open_vdisks(context));
   vdisk::Record record;
   record.capacity_bytes = UMWELT_TRY(Store::round_capacity(*options.size));
@@ -155,7 +157,7 @@ Result<int> inspect(const Context& context, const Operands& names) {
 
 Result<int> grow(const Context& context, std::optional<std::uint64_t> size,
                  const std::string& name) {
-  if (!size) return fail(0, "vdisk grow: --size is missing");
+  if (!size) return fail_usage("vdisk grow: --size is missing");
   const Store store = UMWELT_TRY(open_vdisks(context));
   Progress progress("growing " + name);
   auto grown = store.resize(name, *size);
@@ -168,6 +170,7 @@ Result<int> grow(const Context& context, std::optional<std::uint64_t> size,
 }
 
 Result<int> copy(const Context& context, bool read_only, const Operands& names) {
+  UMWELT_CHECK(check_disk_name(names[1]));
   const Store store = UMWELT_TRY(open_vdisks(context));
   Progress progress("copying " + names[0]);
   auto copied =

@@ -100,8 +100,9 @@ Result<void> show_json(const Store& store, const std::string& name) {
 }
 
 Result<int> create(const Context& context, const CreateOptions& options, const std::string& name) {
-  if (!options.size) return fail(0, "volume create: --size is missing");
-  UMWELT_TRY(parse_name(name));
+  if (!options.size) return fail_usage("volume create: --size is missing");
+  if (const auto good = parse_name(name); !good)
+    return fail_usage("volume create: " + good.error().text);
   const Store store = UMWELT_TRY(open_vdisks(context));
   vdisk::Record record;
   record.kind = vdisk::Kind::kVolume;
@@ -197,7 +198,7 @@ Result<void> apply_now(const Context& context, const Store& store, const std::st
 }
 
 Result<int> update(const Context& context, const IoLimits& wanted, const Operands& names) {
-  if (!wanted.any()) return fail(0, "volume update: no limit is named");
+  if (!wanted.any()) return fail_usage("volume update: no limit is named");
   const Store store = UMWELT_TRY(open_vdisks(context));
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
     UMWELT_TRY(find_volume(store, name));

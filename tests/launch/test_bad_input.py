@@ -60,6 +60,24 @@ def test_option(umwelt, options):
     assert len(done.stderr) < 300
 
 
+@pytest.mark.parametrize("arguments", [
+    ["vdisk", "create", "d"], ["vdisk", "create", "d", "--clone", "--size", "64m"],
+    ["vdisk", "create", "a/b", "--size", "64m"], ["vdisk", "create", "d", "--size", "1"],
+    ["vdisk", "grow", "d"], ["vdisk", "clone", "d", "a/b"], ["vdisk", "snapshot", "d", ""],
+    ["volume", "create", "v"], ["volume", "create", "a/b", "--size", "64m"],
+    ["volume", "update", "v"], ["update", "c"], ["update", "c", "--cpus", "1", "--cpu-quota", "5000"],
+    ["update", "c", "--memory", "64m", "--memory-swap", "32m"],
+    ["image", "import", "-"], ["image", "import", "/etc", "--name", "a/b"], ["image", "import", "/"],
+    ["attach"], ["attach", "c", "--all"], ["setup", "foo"], ["setup"], ["completion", "tcsh"],
+    ["doctor", "--watch", "--json"], ["doctor", "--interval", "0"], ["oci-hook", "foo"],
+], ids=" ".join)
+def test_wrong_command_line(umwelt, arguments):
+    done = umwelt(*arguments)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.startswith("umwelt: ") and done.stderr.count("\n") == 1, done.stderr
+
+
 def test_no_command(umwelt):
     for arguments in (["run"], ["run", "--"], ["run", "--memory", "64m"]):
         done = umwelt(*arguments)
