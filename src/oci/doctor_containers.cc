@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "base/cpu_set.h"
 #include "base/file.h"
@@ -13,6 +13,8 @@
 #include "control/client.h"
 #include "launch/store.h"
 #include "oci/doctor.h"
+#include "vdisk/loop.h"
+#include "vdisk/paths.h"
 
 namespace umwelt::oci {
 namespace {
@@ -90,20 +92,50 @@ Finding examine_one(const container::Record& record) {
   return finding;
 }
 
-// Attached to a file below the state folder that is not there any more.
+// The files of vdisks and images that have a name.
+std::set<vdisk::LoopFile> named_files(const container::Directories& directories) {
+  const std::string vdisks = vdisk::vdisks_directory(directories);
+  std::set<vdisk::LoopFile> files;
+  std::error_code error;
+  // In the direction in which one that is taken moves.
+  for (const std::string& folder :
+       {vdisks + "/" + vdisk::kReadyFolder, vdisks, vdisk::images_directory(directories)})
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      struct stat status {};
+      if (::lstat(entry.path().c_str(), &status) == 0) files.insert({status.st_dev, status.st_ino});
+    }
+  return files;
+}
+
+// Attached to a file below the state folder that is not there any more. A vdisk was attached before
+// it had a name, so that the kernel calls it deleted as long as it lives.
 void examine_loops(const container::Directories& directories, std::vector<Finding>& out) {
+  struct Suspect {
+    unsigned number;
+    vdisk::LoopFile file;
+    std::string path;
+  };
+  std::vector<Suspect> suspects;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator("/sys/block", error)) {
     const std::string name = entry.path().filename();
     if (!name.starts_with("loop")) continue;
+    const auto number = parse_u64(std::string_view(name).substr(4));
     const auto text = read_file(entry.path().string() + "/loop/backing_file");
-    if (!text) continue;
-    const std::string_view file = trim(*text);
-    if (file.starts_with(directories.state + "/") && file.ends_with(" (deleted)"))
-      out.push_back({"leaks", Level::kWarning,
-                     fmt::format("/dev/{} holds the deleted file {}", name, file),
-                     "losetup -d /dev/" + name});
+    if (!text || !number) continue;
+    const std::string_view path = trim(*text);
+    if (!path.starts_with(directories.state + "/") || !path.ends_with(" (deleted)")) continue;
+    if (const auto file = vdisk::read_loop_file(static_cast<unsigned>(*number)))
+      suspects.push_back({static_cast<unsigned>(*number), *file, std::string(path)});
   }
+  // Names after devices: a new vdisk may get its name in between.
+  const auto named = suspects.empty() ? std::set<vdisk::LoopFile>() : named_files(directories);
+  for (const Suspect& suspect : suspects)
+    if (!named.contains(suspect.file))
+      out.push_back(
+          {"leaks", Level::kWarning,
+           fmt::format("/dev/loop{} holds the deleted file {}", suspect.number, suspect.path),
+           fmt::format("losetup -d /dev/loop{}", suspect.number)});
 }
 
 void examine_cgroups(const container::Directories& directories, std::vector<Finding>& out) {

@@ -59,7 +59,22 @@ loop_config configuration(int file, const Loop::Options& options) {
   return config;
 }
 
+std::optional<loop_info64> read_info(int device) {
+  loop_info64 info{};
+  if (::ioctl(device, LOOP_GET_STATUS64, &info) != 0) return std::nullopt;
+  return info;
+}
+
+// The kernel's new_encode_dev() is also what stat(2) hands to us on 64 bits.
+LoopFile file_of(const loop_info64& info) { return {info.lo_device, info.lo_inode}; }
+
 }  // namespace
+
+std::optional<LoopFile> read_loop_file(unsigned number) {
+  const auto device = open_at(AT_FDCWD, device_path(number), O_RDONLY);
+  const auto info = device ? read_info(device->get()) : std::nullopt;
+  return info ? std::optional(file_of(*info)) : std::nullopt;
+}
 
 Result<Loop> Loop::attach(int file, const Options& options) {
   auto control = open_at(AT_FDCWD, kControl, O_RDWR);
@@ -99,13 +114,12 @@ std::optional<Loop> Loop::find(unsigned number, int file) {
 std::optional<Loop> Loop::adopt(UniqueFd device, int file) {
   struct stat of_file {
   }, of_device{};
-  loop_info64 info{};
   if (!device || ::fstat(file, &of_file) != 0 || ::fstat(device.get(), &of_device) != 0 ||
-      !S_ISBLK(of_device.st_mode) || ::ioctl(device.get(), LOOP_GET_STATUS64, &info) != 0)
+      !S_ISBLK(of_device.st_mode))
     return std::nullopt;
-  // The kernel's new_encode_dev(), which is also what stat(2) hands to us on 64 bits.
-  if (info.lo_inode != of_file.st_ino || info.lo_device != of_file.st_dev) return std::nullopt;
-  return Loop(std::move(device), info.lo_number, of_device.st_rdev);
+  const auto info = read_info(device.get());
+  if (!info || file_of(*info) != LoopFile{of_file.st_dev, of_file.st_ino}) return std::nullopt;
+  return Loop(std::move(device), info->lo_number, of_device.st_rdev);
 }
 
 std::string Loop::path() const { return device_path(number_); }

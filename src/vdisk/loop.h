@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -15,6 +16,17 @@
 namespace umwelt::vdisk {
 
 inline constexpr std::uint32_t kBlockBytes = 4096;  // of every filesystem and loop device of ours
+
+// The file that a loop device is attached to, as stat(2) has it. Also where
+// /sys/block/loopN/loop/backing_file says "(deleted)": that is the name that the file had when it
+// was attached, and one that was made without a name never gets another one there.
+struct LoopFile {
+  dev_t device = 0;
+  ino_t inode = 0;
+  friend auto operator<=>(const LoopFile&, const LoopFile&) = default;
+};
+// nullopt when device `number` is not attached, or may not be opened.
+std::optional<LoopFile> read_loop_file(unsigned number);
 
 // An attached loop device, held open. Not thread-safe.
 class Loop {

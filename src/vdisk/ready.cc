@@ -15,12 +15,12 @@
 #include "base/file.h"
 #include "base/parse.h"
 #include "vdisk/image_file.h"
+#include "vdisk/paths.h"
 #include "vdisk/tree_writer.h"
 
 namespace umwelt::vdisk {
 namespace {
 
-constexpr char kFolder[] = ".ready";
 constexpr char kAttribute[] = "trusted.umwelt.ready";
 
 std::string prefix_of(std::uint64_t capacity_bytes, Class c) {
@@ -70,7 +70,7 @@ std::optional<Disk> take_over(UniqueFd file, const Record& record) {
 }  // namespace
 
 Result<std::optional<Disk>> Store::take_ready(Record record) const {
-  const auto folder = open_at(directory_.get(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  const auto folder = open_at(directory_.get(), kReadyFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!folder) return std::optional<Disk>();
   const auto names = read_names(folder->get());
   if (!names) return std::optional<Disk>();
@@ -85,14 +85,15 @@ Result<std::optional<Disk>> Store::take_ready(Record record) const {
     record.id = name.substr(prefix.size());
     auto disk = take_over(std::move(*file), record);
     if (!disk) continue;
-    disk->set_ready_name(std::string(kFolder) + "/" + name);
+    disk->set_ready_name(std::string(kReadyFolder) + "/" + name);
     return disk;
   }
   return std::optional<Disk>();
 }
 
 Result<void> ReadyPool::clear(const Store& store) {
-  const auto directory = open_at(store.directory(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  const auto directory =
+      open_at(store.directory(), kReadyFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!directory)
     return directory.error().code == ENOENT ? Result<void>() : fail(directory.error());
   for (const std::string& name : UMWELT_TRY(read_names(directory->get())))
@@ -101,10 +102,10 @@ Result<void> ReadyPool::clear(const Store& store) {
 }
 
 Result<ReadyPool> ReadyPool::open(const Store& store, const ReadyWish& wish) {
-  if (::mkdirat(store.directory(), kFolder, 0700) != 0 && errno != EEXIST)
+  if (::mkdirat(store.directory(), kReadyFolder, 0700) != 0 && errno != EEXIST)
     return fail_errno("make the folder of prepared vdisks");
   UniqueFd directory =
-      UMWELT_TRY(open_at(store.directory(), kFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+      UMWELT_TRY(open_at(store.directory(), kReadyFolder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   UMWELT_CHECK(clear(store));
   UniqueFd notice(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   if (!notice) return fail_errno("inotify_init1");

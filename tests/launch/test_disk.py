@@ -114,6 +114,30 @@ def test_disk_under_each_kind_of_root(umwelt, image, rootfs, nothing_left):
     assert not (rootfs / "etc/f").exists()
 
 
+def leaks(umwelt):
+    """What doctor says of our loop devices."""
+    findings = json.loads(umwelt("doctor", "--json").stdout)["findings"]
+    return [f for f in findings if f["check"] == "leaks" and str(umwelt.state) in f["text"]]
+
+
+def test_doctor_warns_of_leaked_loop_devices_alone(umwelt, image, nothing_left):
+    """The kernel calls a new vdisk deleted, for it was attached before it had a name."""
+    umwelt.ok("vdisk", "create", "old", "--size", "64m")
+    with umwelt.detached("--image", image, "--disk", "64m", "--", "sleep", "1000"), \
+            umwelt.detached("--image", image, "--disk", "old", "--", "sleep", "1000"), \
+            volume(umwelt, "v"):
+        with umwelt.detached("-v", "v:/data", "--", "sleep", "1000"):
+            assert not leaks(umwelt)
+            for name in ("old", "volume:v"):
+                (umwelt.state / f"vdisks/{name}.img").rename(umwelt.state / f"vdisks/{name}.away")
+            assert not leaks(umwelt)
+            (umwelt.state / "vdisks/volume:v.away").rename(umwelt.state / "vdisks/volume:v.img")
+            (umwelt.state / "vdisks/old.away").unlink()
+            (leak,) = leaks(umwelt)
+            assert "/vdisks/old" in leak["text"] and leak["level"] == "warning"
+            assert leak["mend"].startswith("losetup -d /dev/loop")
+
+
 @pytest.mark.parametrize("mode", ["overlay", "clone"])
 def test_capacity_is_hard(umwelt, image, mode, nothing_left):
     size, write = ("1g", 1536) if LONG else ("256m", 384)
