@@ -96,7 +96,7 @@ Result<User> settle(const Command& command, Channel& channel) {
   UMWELT_CHECK(drop_privileges(user));
   UMWELT_CHECK(die_with_parent(!command.outlives_launcher));
   if (channel.abandoned()) return fail(ECANCELED, "wait for the launcher");
-  if (command.init) UMWELT_CHECK(split_off_init(channel, command.tty));
+  if (command.init) UMWELT_CHECK(split_off_init(command.tty));
   reset_process();
   if (command.intercept) UMWELT_CHECK(intercept_syscalls(channel));
   return user;

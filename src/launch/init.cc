@@ -27,7 +27,7 @@ namespace {
 
 }  // namespace
 
-Result<void> split_off_init(Channel& channel, bool tty) {
+Result<void> split_off_init(bool tty) {
   sigset_t all;
   ::sigfillset(&all);
   if (::sigprocmask(SIG_SETMASK, &all, nullptr) != 0) return fail_errno("block signals");
@@ -40,7 +40,8 @@ Result<void> split_off_init(Channel& channel, bool tty) {
       return fail_errno("take the terminal's foreground");
     return {};
   }
-  channel.close();
+  // It never executes anything, which would close what is the launcher's.
+  ::close_range(3, ~0U, 0);
   serve_as_init(command, all);
 }
 

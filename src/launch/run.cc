@@ -123,6 +123,7 @@ class Run {
     auto child = UMWELT_TRY(clone_child(kNamespaces | network));
     if (!child) {
       channel.close();
+      daemon_.reset();
       run_container(spec_, directories_, store_.directory(spec_.id), *storage_,
                     std::move(child_channel), std::move(child_output));
     }

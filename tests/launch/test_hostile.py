@@ -148,3 +148,17 @@ def test_the_launchers_own_program_is_out_of_reach(umwelt, tmp_path, command):
 def test_an_init_shows_nothing_of_the_launcher(umwelt):
     assert umwelt.sh("--init", "readlink /proc/1/exe || echo no; ls /proc/1/fd 2>&1 || true; "
                      "cat /proc/1/maps 2>&1 || true").splitlines()[0] == "no"
+
+
+@pytest.mark.parametrize("options", [[], ["--tty"]])
+def test_an_init_has_no_descriptor_of_the_launcher(umwelt, options, tmp_path):
+    """Neither a connection to the daemon, which takes so and so many, nor what it inherited."""
+    name = f"t{os.getpid()}"
+    with open(tmp_path / "inherited", "w") as inherited:
+        umwelt.ok("run", "--detach", "--rm", "--init", *options, "--name", name, "--", "sleep",
+                  "600", pass_fds=[inherited.fileno()])
+    try:
+        descriptors = os.listdir(f"/proc/{umwelt.launched(name)['init_pid']}/fd")
+        assert sorted(descriptors) == ["0", "1", "2"]
+    finally:
+        umwelt("rm", "--force", name)
