@@ -32,6 +32,11 @@ std::optional<std::uint32_t> parse_id(std::string_view text) {
   return static_cast<std::uint32_t>(*id);
 }
 
+// Never a name: an image could give it to root.
+bool is_number(std::string_view text) {
+  return text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 struct PasswdEntry {
   std::string_view name, home;
   uid_t uid = 0;
@@ -85,8 +90,9 @@ Result<User> resolve_user(std::string_view user, std::string_view passwd, std::s
 
   User result;
   const auto uid = user_part.empty() ? std::optional<std::uint32_t>(0) : parse_id(user_part);
-  auto entry = find_passwd(passwd, user_part, std::nullopt);
-  if (!entry && uid) entry = find_passwd(passwd, {}, uid);
+  if (!uid && is_number(user_part))
+    return fail(0, "--user " + std::string(user) + ": no such user id");
+  const auto entry = find_passwd(passwd, user_part, uid);
   if (!entry && !uid)
     return fail(0, "--user " + std::string(user) + ": the container's /etc/passwd has no user " +
                        std::string(user_part));
@@ -96,6 +102,8 @@ Result<User> resolve_user(std::string_view user, std::string_view passwd, std::s
 
   if (group_given) {
     auto gid = parse_id(group_part);
+    if (!gid && is_number(group_part))
+      return fail(0, "--user " + std::string(user) + ": no such group id");
     for (std::string_view rest = group; !gid;) {
       auto line = next_line(rest);
       if (!line) break;

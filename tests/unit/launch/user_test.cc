@@ -20,9 +20,13 @@ constexpr std::string_view kPasswd =
     "big:x:4294967295:0::/:\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     "app:x:1000:1001:,,,:/home/app:/bin/sh\n"
-    "7:x:70:71::relative:/bin/sh\n";
+    "rel:x:70:71::relative:/bin/sh\n"
+    "8:x:0:0::/root:/bin/sh\n"
+    ":x:0:0::/nameless:/bin/sh\n"
+    "4294967295:x:0:0::/root:/bin/sh\n";
 constexpr std::string_view kGroup =
-    "root:x:0:\nadm:x:4:syslog,app\nstaff:x:50:app\nstaff2:x:50:app\napp:x:1001:\nx:x:bad:app\n";
+    "root:x:0:\nadm:x:4:syslog,app\nstaff:x:50:app\nstaff2:x:50:app\napp:x:1001:\nx:x:bad:app\n"
+    "9:x:0:\n4294967295:x:0:\n";
 
 User ok(std::string_view user) {
   auto result = resolve_user(user, kPasswd, kGroup);
@@ -55,10 +59,15 @@ TEST(ResolveUser, NumbersNeedNoEntry) {
   EXPECT_EQ(ok("0:0").uid, 0U);
 }
 
-TEST(ResolveUser, NameThatLooksLikeANumberWins) {
-  EXPECT_EQ(ok("7").uid, 70U);
-  EXPECT_EQ(ok("7").home, "/");  // a home that is no absolute path
+TEST(ResolveUser, ANumberIsNoName) {
+  EXPECT_EQ(ok("8").uid, 8U);
+  EXPECT_EQ(ok("8:9").gid, 9U);
+  EXPECT_EQ(ok("").home, "/root");
+  EXPECT_TRUE(refused("4294967295"));
+  EXPECT_TRUE(refused("app:4294967295"));
 }
+
+TEST(ResolveUser, AHomeThatIsNoAbsolutePath) { EXPECT_EQ(ok("rel").home, "/"); }
 
 TEST(ResolveUser, GivenGroupReplacesTheOthers) {
   EXPECT_EQ(ok("app:adm").gid, 4U);
