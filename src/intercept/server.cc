@@ -27,9 +27,10 @@ namespace {
 using namespace std::chrono_literals;
 using ContainerPtr = Server::ContainerPtr;
 
-constexpr auto kPatience = 2s;       // with a runtime that sends its message in pieces
-constexpr auto kStopPatience = 1s;   // with threads that the kernel does not give back
-constexpr auto kAskInterval = 10ms;  // see Listener::ask_to_stop()
+constexpr auto kPatience = 2s;        // with a runtime that sends its message in pieces
+constexpr auto kStopPatience = 1s;    // with threads that the kernel does not give back
+constexpr auto kEndPatience = 100ms;  // the same, where others wait for us
+constexpr auto kAskInterval = 10ms;   // see Listener::ask_to_stop()
 constexpr std::uint64_t kSocketEvent = 0, kWakeEvent = 1, kFirstListenerEvent = 2;
 constexpr const char* kSocketName = "seccomp-socket";
 
@@ -38,6 +39,13 @@ bool may_connect(int fd) {
   socklen_t size = sizeof peer;
   return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
          (peer.uid == 0 || peer.uid == ::geteuid());
+}
+
+void join_or_abandon(Listener& listener) {
+  if (listener.ended())
+    listener.join();
+  else
+    listener.abandon();
 }
 
 }  // namespace
@@ -180,7 +188,8 @@ void Server::Impl::accept_one() {
   acknowledge(connection.get(), taken);
 }
 
-// Nobody is left who could call. Before Linux 6.11 a thread that waits does not notice.
+// Nobody is left who could call. Before Linux 6.11 a thread that waits does not notice; one that is
+// stuck in a dead caller's memory is left to the kernel.
 void Server::Impl::listener_ended(std::uint64_t event) {
   std::shared_ptr<Listener> listener;
   std::string suffix;
@@ -193,11 +202,12 @@ void Server::Impl::listener_ended(std::uint64_t event) {
     served.erase(found);
   }
   ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, listener->fd(), nullptr);
-  while (!listener->ended()) {
+  const auto deadline = std::chrono::steady_clock::now() + kEndPatience;
+  while (!listener->ended() && std::chrono::steady_clock::now() < deadline) {
     listener->ask_to_stop();
     std::this_thread::sleep_for(1ms);
   }
-  listener->join();
+  join_or_abandon(*listener);
   keeping.drop("listener/" + suffix);
   keeping.drop("notice/" + suffix);
 }
@@ -238,12 +248,7 @@ void Server::Impl::stop_listeners() {
     for (const auto& [event, entry] : left) entry.listener->ask_to_stop();
     std::this_thread::sleep_for(kAskInterval);
   }
-  for (const auto& [event, entry] : left) {
-    if (entry.listener->ended())
-      entry.listener->join();
-    else
-      entry.listener->abandon();
-  }
+  for (const auto& [event, entry] : left) join_or_abandon(*entry.listener);
 }
 
 Server::Server() = default;
