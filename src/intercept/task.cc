@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -100,31 +101,23 @@ std::vector<pid_t> threads_of(pid_t process) {
   return threads;
 }
 
-// Before Linux 6.11, which translates ids.
-Result<pid_t> search_task(pid_t caller, pid_t tid, ino_t pid_namespace) {
-  const Status own = UMWELT_TRY(read_status(caller));
-  const std::size_t level = own.ids.size();
-  if (level == 0) return gone(tid);
-  if (own.ids.back() == tid) return caller;
-  const auto in = [&](pid_t process) -> std::optional<pid_t> {
-    for (const pid_t thread : threads_of(process)) {
-      const auto status = read_status(thread);
-      if (status && status->ids.size() >= level && status->ids[level - 1] == tid &&
-          lies_in(thread, "ns/pid", pid_namespace))
-        return thread;
-    }
-    return std::nullopt;
-  };
-  if (const auto found = in(own.tgid)) return *found;
-  std::error_code error;
-  std::filesystem::directory_iterator it("/proc", error);
-  for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
-    const auto process = parse_u64(it->path().filename().string());
-    if (!process) continue;
-    if (const auto found = in(static_cast<pid_t>(*process))) return *found;
+// Which processes lie in a pid namespace: by a stat(2) of each, and a walk for each namespace. A
+// hint: the number of one that ends meanwhile is given to the next.
+class PidNamespace {
+ public:
+  explicit PidNamespace(ino_t inode) : inside_{{inode, true}}, inode_(inode) {}
+  bool has(pid_t process) {
+    struct stat status {};
+    if (::stat(proc_path(process, "ns/pid").c_str(), &status) != 0) return false;
+    const auto [known, is_new] = inside_.emplace(status.st_ino, false);
+    if (is_new) known->second = lies_in(process, "ns/pid", inode_);
+    return known->second;
   }
-  return gone(tid);
-}
+
+ private:
+  std::map<ino_t, bool> inside_;
+  const ino_t inode_;
+};
 
 // A kernel address; what the calls below would say of it is not always EFAULT (vsyscall page).
 bool is_user_memory(std::uint64_t address, std::size_t bytes) {
@@ -132,6 +125,35 @@ bool is_user_memory(std::uint64_t address, std::size_t bytes) {
 }
 
 }  // namespace
+
+Result<pid_t> search_task(pid_t caller, pid_t tid) {
+  const Status own = UMWELT_TRY(read_status(caller));
+  const std::size_t level = own.ids.size();
+  if (level == 0) return gone(tid);
+  if (own.ids.back() == tid) return caller;
+  const auto ns = open_at(AT_FDCWD, proc_path(caller, "ns/pid"), O_RDONLY);
+  const auto inode = ns ? inode_of(ns->get()) : std::nullopt;
+  if (!inode) return gone(caller);
+  const auto in = [&](pid_t process) -> std::optional<pid_t> {
+    for (const pid_t thread : threads_of(process)) {
+      const auto status = read_status(thread);
+      if (status && status->ids.size() >= level && status->ids[level - 1] == tid &&
+          lies_in(thread, "ns/pid", *inode))
+        return thread;
+    }
+    return std::nullopt;
+  };
+  if (const auto found = in(own.tgid)) return *found;
+  PidNamespace seen(*inode);
+  std::error_code error;
+  std::filesystem::directory_iterator it("/proc", error);
+  for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+    const auto process = parse_u64(it->path().filename().string());
+    if (!process || !seen.has(static_cast<pid_t>(*process))) continue;
+    if (const auto found = in(static_cast<pid_t>(*process))) return *found;
+  }
+  return gone(tid);
+}
 
 Result<std::string> read_memory(pid_t task, std::uint64_t address, std::size_t bytes) {
   std::string out(std::min(bytes, kMaxBytes), '\0');
@@ -162,9 +184,7 @@ Result<pid_t> find_task(pid_t caller, pid_t tid) {
   const int found = ::ioctl(ns->get(), NS_GET_PID_FROM_PIDNS, tid);
   if (found > 0) return found;
   if (errno != ENOTTY && errno != EINVAL) return gone(tid);
-  const auto inode = inode_of(ns->get());
-  if (!inode) return gone(tid);
-  return search_task(caller, tid, *inode);
+  return search_task(caller, tid);
 }
 
 bool is_in_cgroup(pid_t task, const cgroup::Paths& paths) {

@@ -21,8 +21,11 @@ Result<std::string> read_memory(pid_t task, std::uint64_t address, std::size_t b
 Result<void> write_memory(pid_t task, std::uint64_t address, std::string_view bytes);
 
 // The thread that `caller` means by `tid`, which is not 0, in the reader's pid namespace. ESRCH
-// when the caller sees no such task. Before Linux 6.11 that takes a search through /proc.
+// when the caller sees no such task.
 Result<pid_t> find_task(pid_t caller, pid_t tid);
+// The same before Linux 6.11, which translates ids: searches /proc, and there the processes that
+// the caller sees.
+Result<pid_t> search_task(pid_t caller, pid_t tid);
 
 // Whether it is in one of these cgroups, or below. False when it is gone.
 bool is_in_cgroup(pid_t task, const cgroup::Paths& paths);

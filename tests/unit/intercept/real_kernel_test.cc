@@ -2,6 +2,7 @@
 // The kernel's side: filters, notifications, other tasks.
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -11,10 +12,12 @@
 #include <csignal>
 #include <cstring>
 
+#include "base/file.h"
 #include "intercept/notice.h"
 #include "intercept/request.h"
 #include "intercept/task.h"
 #include "intercepted.h"
+#include "unit/container/kernel_fixture.h"
 
 namespace umwelt::intercept {
 namespace {
@@ -145,6 +148,48 @@ TEST(Task, IdsAreTheCallers) {
   EXPECT_TRUE(may_schedule(self, child));
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
+}
+
+// What waits in new pid namespaces, one in the other; each but the last has the next as number 2.
+container::Child nested_namespaces(int levels) {
+  return container::Child(CLONE_NEWPID, [levels] {
+    if (levels > 1) new container::Child(nested_namespaces(levels - 1));
+    return true;
+  });
+}
+
+TEST(Task, ASearchFindsWhatTheCallerSees) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  const container::Child outer = nested_namespaces(2);
+  ASSERT_TRUE(outer.ok());
+  const std::string id = std::to_string(outer.pid());
+  const auto children = read_file("/proc/" + id + "/task/" + id + "/children");
+  ASSERT_TRUE(children);
+  const pid_t inner = std::stoi(*children);
+  EXPECT_EQ(*search_task(outer.pid(), 1), outer.pid());
+  EXPECT_EQ(*search_task(outer.pid(), 2), inner);
+  EXPECT_EQ(*search_task(inner, 1), inner);
+  EXPECT_EQ(*search_task(::getpid(), inner), inner);
+  EXPECT_EQ(search_task(inner, 2).error().code, ESRCH);
+  EXPECT_EQ(search_task(outer.pid(), 3).error().code, ESRCH);
+}
+
+// A machine may have a hundred thousand threads that are none of its business.
+TEST(Task, ASearchReadsNothingOfOthers) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  const container::Child caller(CLONE_NEWPID), other(CLONE_NEWPID), host;
+  ASSERT_TRUE(caller.ok() && other.ok() && host.ok());
+  const UniqueFd opened(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  for (const pid_t pid : {other.pid(), host.pid()})
+    for (const char* name : {"/status", "/task"})
+      ASSERT_GE(::inotify_add_watch(opened.get(), ("/proc/" + std::to_string(pid) + name).c_str(),
+                                    IN_OPEN),
+                0);
+  char events[4096];
+  EXPECT_EQ(search_task(caller.pid(), 4711).error().code, ESRCH);
+  EXPECT_LT(::read(opened.get(), events, sizeof events), 0);
+  EXPECT_EQ(*search_task(::getpid(), host.pid()), host.pid());
+  EXPECT_GT(::read(opened.get(), events, sizeof events), 0) << "the watch sees nothing";
 }
 
 TEST(Task, ReadsAndSetsAffinity) {
