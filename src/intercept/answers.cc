@@ -141,6 +141,8 @@ Reply Answers::sched_setaffinity(const Request& request, const std::function<boo
   const auto task = target(request);
   if (!task) return failed(task.error().code);
   const bool own = *task == request.caller;
+  const auto born = [&] { return own ? 0 : container::read_starttime(*task).value_or(0); };
+  const std::uint64_t known_birth = born();
   if (!own && !(may_schedule(request.caller, *task) &&
                 is_in_cgroup(*task, container_->record().cgroup_paths))) {
     // Of a task that has gone nothing can be read.
@@ -149,8 +151,9 @@ Reply Answers::sched_setaffinity(const Request& request, const std::function<boo
   const CpuSet asked = cpus_from_bytes(*mask) & cpus.online;
   const CpuSet real = real_affinity(cpus, asked);
   if (real.empty()) return failed(EINVAL);
-  if (!waiting()) return failed(ESRCH);
+  // The lock may be long in coming: who the ids belong to is asked right before they are used.
   const std::lock_guard lock(mutex_);
+  if (!waiting() || born() != known_birth) return failed(ESRCH);
   if (const auto set = set_affinity(*task, real); !set) return failed(set.error().code);
   narrowed_.chose(*task, asked, container::boottime_ns());
   return {};

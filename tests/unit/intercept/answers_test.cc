@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "intercept/answers.h"
+
+#include <linux/sched.h>
+
+#include <future>
+
+#include "intercept/affinity.h"
+#include "intercept/task.h"
+#include "unit/container/kernel_fixture.h"
+
+namespace umwelt::intercept {
+namespace {
+
+using container::Child;
+
+class AnswersTest : public container::KernelTest {
+ protected:
+  void SetUp() override {
+    KernelTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    cgroup_.emplace(hierarchies_, "-answers");
+    container::Record record;
+    record.id = "test";
+    record.cgroup_paths = cgroup_->paths();
+    auto host = host::Reader::open();
+    ASSERT_TRUE(host);
+    auto container = container::Container::open(record, hierarchies_, std::move(*host));
+    ASSERT_TRUE(container) << container.error().message();
+    answers_.emplace(*container);
+  }
+  // This process asks for CPU 0 alone, for `target`.
+  Reply choose(pid_t target, const std::function<bool()>& waiting) {
+    static constexpr std::uint64_t kMask = 1;
+    Request request;
+    request.call = Call::kSchedSetaffinity;
+    request.caller = static_cast<pid_t>(::syscall(SYS_gettid));
+    request.args[0] = static_cast<std::uint64_t>(target);
+    request.args[1] = sizeof kMask;
+    request.args[2] = reinterpret_cast<std::uint64_t>(&kMask);
+    return answers_->answer(request, waiting);
+  }
+
+  std::optional<container::TestCgroup> cgroup_;
+  std::optional<Answers> answers_;
+};
+
+// A process of this number.
+pid_t clone_with_pid(pid_t pid) {
+  clone_args args{};
+  args.exit_signal = SIGCHLD;
+  args.set_tid = reinterpret_cast<std::uint64_t>(&pid);
+  args.set_tid_size = 1;
+  const long made = ::syscall(SYS_clone3, &args, sizeof args);
+  if (made == 0)
+    for (;;) ::pause();
+  return static_cast<pid_t>(made);
+}
+
+TEST_F(AnswersTest, ATaskOfTheContainerIsGivenItsCpus) {
+  const Child target(0, [&] { return cgroup_->attach(::getpid()); });
+  ASSERT_TRUE(target.ok());
+  EXPECT_EQ(choose(target.pid(), [] { return true; }).error, 0);
+  EXPECT_EQ(get_affinity(target.pid())->count(), 1U);
+}
+
+TEST_F(AnswersTest, ATaskThatGotTheIdMeanwhileIsLeftAlone) {
+  Child target(0, [&] { return cgroup_->attach(::getpid()); });
+  ASSERT_TRUE(target.ok());
+  const pid_t id = target.pid();
+  pid_t next = -1;
+  const Reply reply = choose(id, [&] {
+    target.kill();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));  // start times are in ticks
+    next = clone_with_pid(id);
+    return true;
+  });
+  ASSERT_EQ(next, id) << "the number was taken by another process";
+  EXPECT_EQ(reply.error, ESRCH);
+  EXPECT_EQ(*get_affinity(next), *get_affinity(::getpid()));
+  ::kill(next, SIGKILL);
+  ::waitpid(next, nullptr, 0);
+}
+
+// Nothing that takes long comes between the question whether the ids are right and their use.
+TEST_F(AnswersTest, WhoeverHasTheLockIsWaitedForFirst) {
+  const Child target(0, [&] { return cgroup_->attach(::getpid()); });
+  ASSERT_TRUE(target.ok());
+  std::future<void> other;
+  choose(target.pid(), [&] {
+    other = std::async(std::launch::async, [&] { answers_->container_changed(); });
+    EXPECT_EQ(other.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
+    return true;
+  });
+}
+
+}  // namespace
+}  // namespace umwelt::intercept
