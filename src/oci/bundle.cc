@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oci/bundle.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/file.h"
 
@@ -51,6 +53,15 @@ Result<std::string> docker_directory(const JsonText& config) {
     if (path.find("/containers/") != std::string::npos) return path.substr(0, slash);
   }
   return std::string();
+}
+
+Result<std::optional<JsonText>> read_docker_file(const JsonText& config) {
+  const std::string directory = UMWELT_TRY(docker_directory(config));
+  if (directory.empty()) return std::optional<JsonText>();
+  auto text =
+      UMWELT_TRY(read_optional_at(AT_FDCWD, directory + "/config.v2.json", kMaxLabelsBytes));
+  if (!text) return std::optional<JsonText>();
+  return std::optional<JsonText>(UMWELT_TRY(JsonText::parse(*std::move(text))));
 }
 
 std::string json_array(const std::vector<std::string>& words) {
@@ -203,13 +214,11 @@ Result<Bundle> read_bundle(const std::string& path) {
 }
 
 Result<void> read_bundle_choice(const JsonText& config, Choice& choice, std::string& name) {
-  const std::string directory = UMWELT_TRY(docker_directory(config));
-  if (!directory.empty())
-    if (auto text = read_file(directory + "/config.v2.json", kMaxLabelsBytes)) {
-      const JsonText file = UMWELT_TRY(JsonText::parse(*std::move(text)));
-      UMWELT_CHECK(read_docker_labels(file, choice, name));
-    }
-  return read_choice(config, choice);
+  const auto docker = read_docker_file(config);
+  if (docker && *docker) name = read_docker_name(**docker).value_or("");
+  UMWELT_CHECK(read_choice(config, docker && *docker ? &**docker : nullptr, choice));
+  if (!docker) return fail(docker.error());
+  return {};
 }
 
 bool has_listener(const JsonText& config, const std::string& path) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "container/record.h"
 #include "launch/view_groups.h"
@@ -23,16 +24,11 @@ tl::unexpected<Error> bad(std::string_view key, std::string_view value, std::str
   return fail(EINVAL, std::string(key) + "=" + shown + " is not one of " + std::string(allowed));
 }
 
-Result<void> apply_mode(std::string_view value, Mode& mode) {
-  if (value == "off")
-    mode = Mode::kOff;
-  else if (value == "on")
-    mode = Mode::kOn;
-  else if (value == "required")
-    mode = Mode::kRequired;
-  else
-    return bad(kKey, value, "off, on, required");
-  return {};
+Result<Mode> parse_mode(std::string_view value) {
+  if (value == "off") return Mode::kOff;
+  if (value == "on") return Mode::kOn;
+  if (value == "required") return Mode::kRequired;
+  return bad(kKey, value, "off, on, required");
 }
 
 Result<void> apply_views(std::string_view value, std::vector<std::string>& views) {
@@ -60,6 +56,28 @@ Result<void> apply_policy(std::string_view field, std::string_view value, view::
   return {};
 }
 
+// Of annotations or labels (null: there are none). Not JsonText::find(): images have some too, and
+// a key that differs in case is another one here.
+const JsonValue* find_exact(const JsonValue* object, std::string_view key) {
+  if (object == nullptr) return nullptr;
+  for (const JsonMember& member : object->members)
+    if (member.key == key) return &member.value;
+  return nullptr;
+}
+
+Result<void> read_mode(const JsonText& json, const JsonValue* object, std::optional<Mode>& mode) {
+  const JsonValue* field = find_exact(object, kKey);
+  if (field == nullptr) return {};
+  const std::string value = UMWELT_TRY(json.string(*field));
+  mode = UMWELT_TRY(parse_mode(value));
+  return {};
+}
+
+Result<const JsonValue*> labels_of(const JsonText& docker) {
+  const JsonValue* config = UMWELT_TRY(docker.find(docker.root(), "Config"));
+  return config == nullptr ? nullptr : docker.find(*config, "Labels");
+}
+
 Result<void> read_strings(const JsonText& json, const JsonValue* object, Choice& choice) {
   if (object == nullptr) return {};
   for (const JsonMember& member : object->members) {
@@ -70,7 +88,10 @@ Result<void> read_strings(const JsonText& json, const JsonValue* object, Choice&
   return {};
 }
 
-Result<void> read_environment(const JsonText& json, const JsonValue* environment, Choice& choice) {
+Result<void> read_environment(const JsonText& json, Choice& choice) {
+  const JsonValue* process = UMWELT_TRY(json.find(json.root(), "process"));
+  if (process == nullptr) return {};
+  const JsonValue* environment = UMWELT_TRY(json.find(*process, "env"));
   if (environment == nullptr) return {};
   for (const JsonValue& element : environment->elements) {
     // Most are not ours: none is copied for a look.
@@ -84,18 +105,20 @@ Result<void> read_environment(const JsonText& json, const JsonValue* environment
 }
 
 // The container that only holds a pod's namespaces, in which no program asks for anything.
-Result<bool> is_pod_sandbox(const JsonText& json, const JsonValue& annotations) {
-  for (const std::string_view key : kPodKeys) {
-    const JsonValue* type = UMWELT_TRY(json.find(annotations, key));
-    if (type != nullptr && UMWELT_TRY(json.string(*type)) == "sandbox") return true;
-  }
-  return false;
+bool is_pod_sandbox(const JsonText& json, const JsonValue* annotations) {
+  return std::any_of(std::begin(kPodKeys), std::end(kPodKeys), [&](std::string_view key) {
+    const JsonValue* type = find_exact(annotations, key);
+    return type != nullptr && json.string(*type).value_or("") == "sandbox";
+  });
 }
 
 }  // namespace
 
 Result<void> apply_choice(std::string_view key, std::string_view value, Choice& choice) {
-  if (key == kKey) return apply_mode(value, choice.mode);
+  if (key == kKey) {
+    choice.mode = UMWELT_TRY(parse_mode(value));
+    return {};
+  }
   if (!key.starts_with(kPrefix)) return {};
   const std::string_view name = key.substr(kPrefix.size());
   if (name == "views") return apply_views(value, choice.views);
@@ -110,29 +133,30 @@ Result<void> apply_choice(std::string_view key, std::string_view value, Choice& 
   return bad("umwelt.", name, "views, cpu-ids, cpu-policy, uptime, intercept");
 }
 
-Result<void> read_choice(const JsonText& config, Choice& choice) {
+Result<void> read_choice(const JsonText& config, const JsonText* docker, Choice& choice) {
   const JsonValue* annotations = UMWELT_TRY(config.find(config.root(), "annotations"));
-  // First of all: an error in anything else must not open what is required.
-  if (annotations != nullptr) {
-    if (UMWELT_TRY(is_pod_sandbox(config, *annotations))) choice.mode = Mode::kOff;
-    if (const JsonValue* mode = UMWELT_TRY(config.find(*annotations, kKey))) {
-      const std::string value = UMWELT_TRY(config.string(*mode));
-      UMWELT_CHECK(apply_mode(value, choice.mode));
-    }
-  }
-  if (const JsonValue* process = UMWELT_TRY(config.find(config.root(), "process"))) {
-    const JsonValue* environment = UMWELT_TRY(config.find(*process, "env"));
-    UMWELT_CHECK(read_environment(config, environment, choice));
-  }
+  const JsonValue* labels = docker == nullptr ? nullptr : UMWELT_TRY(labels_of(*docker));
+  if (is_pod_sandbox(config, annotations)) choice.mode = Mode::kOff;
+  // First of all, and both: an error in anything else must not open what is required.
+  std::optional<Mode> mode;
+  const auto of_labels = docker == nullptr ? Result<void>() : read_mode(*docker, labels, mode);
+  const auto of_annotations = read_mode(config, annotations, mode);
+  if (mode) choice.mode = *mode;
+  UMWELT_CHECK(of_labels);
+  UMWELT_CHECK(of_annotations);
+
+  // Images have one too: it has no say where whoever runs them said something.
+  const auto of_environment = read_environment(config, choice);
+  if (mode) choice.mode = *mode;
+  UMWELT_CHECK(of_environment);
+  if (docker != nullptr) UMWELT_CHECK(read_strings(*docker, labels, choice));
   return read_strings(config, annotations, choice);
 }
 
-Result<void> read_docker_labels(const JsonText& file, Choice& choice, std::string& name) {
-  if (const JsonValue* field = UMWELT_TRY(file.find(file.root(), "Name")))
-    if (auto text = file.string(*field)) name = text->substr(text->starts_with('/') ? 1 : 0);
-  const JsonValue* config = UMWELT_TRY(file.find(file.root(), "Config"));
-  if (config == nullptr) return {};
-  return read_strings(file, UMWELT_TRY(file.find(*config, "Labels")), choice);
+Result<std::string> read_docker_name(const JsonText& docker) {
+  const JsonValue* field = UMWELT_TRY(docker.find(docker.root(), "Name"));
+  const std::string name = field == nullptr ? "" : docker.string(*field).value_or("");
+  return name.substr(name.starts_with('/') ? 1 : 0);
 }
 
 }  // namespace umwelt::oci

@@ -34,11 +34,12 @@ struct Choice {
 // somebody else (not "umwelt" nor "umwelt.") is no error and changes nothing.
 Result<void> apply_choice(std::string_view key, std::string_view value, Choice& choice);
 
-// Of a config.json: environment first, then labels, then annotations, which win. After an error
-// `choice.mode` still says whether "required" was among what was read.
-Result<void> read_choice(const JsonText& config, Choice& choice);
+// Of a config.json, and of docker's own file about the container (config.v2.json) if there is one:
+// the environment first, which images have too, then labels, then annotations, which win. After an
+// error `choice.mode` still says whether "required" is among labels and annotations.
+Result<void> read_choice(const JsonText& config, const JsonText* docker, Choice& choice);
 
-// Of docker's own file about a container (config.v2.json): labels, and its name.
-Result<void> read_docker_labels(const JsonText& file, Choice& choice, std::string& name);
+// The container's name in docker's file; "" where it has none.
+Result<std::string> read_docker_name(const JsonText& docker);
 
 }  // namespace umwelt::oci

@@ -43,9 +43,8 @@ int fuzz_oci_config(const std::uint8_t* data, std::size_t size) {
   if (!config) return 0;
   FUZZ_CHECK(config->edited() == text);
   oci::Choice choice;
-  std::string name;
-  (void)oci::read_choice(*config, choice);
-  (void)oci::read_docker_labels(*config, choice, name);
+  (void)oci::read_choice(*config, &*config, choice);
+  (void)oci::read_docker_name(*config);
   for (const bool listens : {true, false}) {
     const auto edited = oci::add_to_config(*config, additions(listens));
     if (!edited) continue;

@@ -147,6 +147,21 @@ TEST_F(BundleOnDisk, RefusesAHugeConfig) {
   EXPECT_EQ(read_bundle(folder_).error().code, EFBIG);
 }
 
+TEST_F(BundleOnDisk, DockersLabelsGoBeforeTheEnvironment) {
+  const std::string docker = folder_ + "/containers/c0ffee";
+  std::filesystem::create_directories(docker);
+  std::ofstream(docker + "/config.v2.json")
+      << R"({"Name":"/web","Config":{"Labels":{"umwelt":"required"}}})";
+  Choice choice;
+  std::string name;
+  const auto text = JsonText::parse(
+      R"({"process":{"env":["umwelt=off"]},"mounts":[{"destination":"/etc/hostname","source":")" +
+      docker + R"(/hostname"}]})");
+  ASSERT_TRUE(read_bundle_choice(text.value(), choice, name));
+  EXPECT_EQ(choice.mode, Mode::kRequired);
+  EXPECT_EQ(name, "web");
+}
+
 TEST_F(BundleOnDisk, RefusesNoRoot) {
   for (const char* text : {"{}", R"({"root":{}})", R"({"root":{"path":1}})",
                            R"({"root":{"path":"a\u0000b"}})", "nonsense"}) {

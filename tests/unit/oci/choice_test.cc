@@ -8,12 +8,16 @@ namespace {
 
 JsonText parsed(const std::string& text) { return JsonText::parse(text).value(); }
 
+Result<void> read(const JsonText& config, Choice& choice) {
+  return read_choice(config, nullptr, choice);
+}
+
 TEST(Choice, OfAnnotations) {
   Choice choice;
-  ASSERT_TRUE(read_choice(parsed(R"({"annotations":{"umwelt.views":"cpu,memory,cpu",
+  ASSERT_TRUE(read(parsed(R"({"annotations":{"umwelt.views":"cpu,memory,cpu",
       "umwelt.cpu-ids":"host","umwelt.cpu-policy":"floor","umwelt.uptime":"host",
       "umwelt.intercept":"off","org.other":"x","umweltlich":"y"}})"),
-                          choice));
+                   choice));
   EXPECT_EQ(choice.mode, Mode::kOn);
   EXPECT_EQ(choice.views, (std::vector<std::string>{"cpu", "memory"}));
   EXPECT_EQ(choice.policy.cpu_ids, view::CpuIds::kHost);
@@ -24,9 +28,9 @@ TEST(Choice, OfAnnotations) {
 
 TEST(Choice, AnnotationsGoBeforeTheEnvironment) {
   Choice choice;
-  ASSERT_TRUE(read_choice(parsed(R"({"process":{"env":["PATH=/bin","umwelt=off",
+  ASSERT_TRUE(read(parsed(R"({"process":{"env":["PATH=/bin","umwelt=off",
       "umwelt.views=io"]},"annotations":{"umwelt":"required"}})"),
-                          choice));
+                   choice));
   EXPECT_EQ(choice.mode, Mode::kRequired);
   EXPECT_EQ(choice.views, std::vector<std::string>{"io"});
 }
@@ -41,7 +45,7 @@ TEST(Choice, TheSandboxOfAPodIsLeftOut) {
              {R"(sandbox","umwelt":"on"}})", Mode::kOn},
              {R"(sandbox","umwelt":"required"}})", Mode::kRequired}}) {
       Choice choice;
-      ASSERT_TRUE(read_choice(parsed(start + rest), choice));
+      ASSERT_TRUE(read(parsed(start + rest), choice));
       EXPECT_EQ(choice.mode, mode) << key << rest;
     }
   }
@@ -49,9 +53,9 @@ TEST(Choice, TheSandboxOfAPodIsLeftOut) {
 
 TEST(Choice, RequiredSurvivesAnError) {
   Choice choice;
-  EXPECT_FALSE(read_choice(parsed(R"({"annotations":{"umwelt.views":"nonsense",
+  EXPECT_FALSE(read(parsed(R"({"annotations":{"umwelt.views":"nonsense",
       "umwelt":"required"}})"),
-                           choice));
+                    choice));
   EXPECT_EQ(choice.mode, Mode::kRequired);
 }
 
@@ -62,7 +66,7 @@ TEST(Choice, RefusesHostileValues) {
         R"({"umwelt.cpu-ids":"0-1023\n"})", R"({"umwelt.root":"/"})", R"({"umwelt.":"x"})",
         R"({"umwelt.intercept":"yes"})"}) {
     Choice choice;
-    EXPECT_FALSE(read_choice(parsed(std::string(R"({"annotations":)") + annotations + "}"), choice))
+    EXPECT_FALSE(read(parsed(std::string(R"({"annotations":)") + annotations + "}"), choice))
         << annotations;
   }
 }
@@ -77,12 +81,52 @@ TEST(Choice, AnErrorHasNoControlCharacters) {
 
 TEST(Choice, OfDockersLabels) {
   Choice choice;
-  std::string name;
-  ASSERT_TRUE(read_docker_labels(
-      parsed(R"({"Name":"/web","Config":{"Labels":{"umwelt.views":"load","a":"b"}}})"), choice,
-      name));
-  EXPECT_EQ(name, "web");
+  const JsonText docker =
+      parsed(R"({"Name":"/web","Config":{"Labels":{"umwelt.views":"load","a":"b"}}})");
+  ASSERT_TRUE(read_choice(parsed("{}"), &docker, choice));
   EXPECT_EQ(choice.views, std::vector<std::string>{"load"});
+  EXPECT_EQ(*read_docker_name(docker), "web");
+}
+
+TEST(Choice, LabelsGoBeforeTheEnvironment) {
+  Choice choice;
+  const JsonText docker = parsed(R"({"Config":{"Labels":{"umwelt":"required",
+      "umwelt.views":"load","umwelt.cpu-ids":"host","umwelt.intercept":"off"}}})");
+  ASSERT_TRUE(read_choice(parsed(R"({"process":{"env":["umwelt=off","umwelt.views=io",
+      "umwelt.cpu-ids=dense","umwelt.intercept=on","umwelt.uptime=host"]},
+      "annotations":{"umwelt.views":"cpu"}})"),
+                          &docker, choice));
+  EXPECT_EQ(choice.mode, Mode::kRequired);
+  EXPECT_EQ(choice.views, std::vector<std::string>{"cpu"});
+  EXPECT_EQ(choice.policy.cpu_ids, view::CpuIds::kHost);
+  EXPECT_FALSE(choice.intercept);
+  EXPECT_EQ(choice.policy.uptime, view::UptimePolicy::kHost);
+}
+
+TEST(Choice, NothingOfAnImageOpensWhatIsRequired) {
+  const char* labels = R"({"Config":{"Labels":{"umwelt":"required"}}})";
+  const char* required = R"("annotations":{"umwelt":"required"})";
+  for (const auto& [config, docker] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"process":{"env":["umwelt=off","umwelt.views=nonsense"]}})", labels},
+           {R"({"process":{"env":["umwelt=nonsense"]}})", labels},
+           {R"({"process":{"env":["umwelt=off","umwelt.views="]}})", labels},
+           {R"({"annotations":{"umwelt":"nonsense"}})", labels},
+           {std::string(R"({"process":{"env":["umwelt=off","umwelt="]},)") + required + "}", "{}"},
+           {std::string("{") + required + "}", R"({"Config":{"Labels":{"umwelt":"nonsense"}}})"}}) {
+    Choice choice;
+    const JsonText file = parsed(docker);
+    EXPECT_FALSE(read_choice(parsed(config), &file, choice)) << config << docker;
+    EXPECT_EQ(choice.mode, Mode::kRequired) << config << docker;
+  }
+}
+
+TEST(Choice, AKeyInAnotherCaseIsAnother) {
+  Choice choice;
+  const JsonText docker = parsed(R"({"Config":{"Labels":{"UMWELT":"x","umwelt":"required"}}})");
+  ASSERT_TRUE(read_choice(
+      parsed(R"({"annotations":{"IO.kubernetes.cri.container-type":"x","Umwelt":"off"}})"), &docker,
+      choice));
+  EXPECT_EQ(choice.mode, Mode::kRequired);
 }
 
 }  // namespace
