@@ -82,12 +82,17 @@ Result<void> create_runtime(const State& state, const Bundle& bundle, const Choi
   return {};
 }
 
-// The record of a container of this runtime id: where two runtimes have the same one, the latest.
+// The id of a container where another runtime has one of that name.
+std::string second_id(const std::string& id, pid_t init_pid) {
+  return id.substr(0, 50) + "-" + std::to_string(init_pid);
+}
+
+// Where two runtimes have the same id, the latest.
 Result<container::Record> find_record(control::Client& client, const std::string& runtime_id) {
   const std::string id = record_id(runtime_id);
   std::optional<container::Record> found;
   for (container::Record& record : UMWELT_TRY(client.list()))
-    if (record.id == id || record.id.starts_with(id + "-")) found = std::move(record);
+    if (is_record_of(record, id)) found = std::move(record);
   if (!found) return fail(ENOENT, "container " + id + " is not registered");
   return *std::move(found);
 }
@@ -156,14 +161,17 @@ std::string record_id(std::string_view runtime_id) {
   return id + "-" + std::to_string(std::hash<std::string_view>{}(runtime_id));
 }
 
+bool is_record_of(const container::Record& record, const std::string& id) {
+  return record.id == id || record.id == second_id(id, record.init_pid);
+}
+
 Result<Admitted> admit(container::Record record, const container::Directories& directories,
                        const std::vector<std::string>& views, const std::string& root) {
   auto client = UMWELT_TRY(control::Client::connect(directories.socket(), kPatience));
   record.time_namespace = has_time_namespace(record.init_pid);
   auto added = client.add(record);
   if (!added && added.error().code == EEXIST) {
-    // Another runtime has a container of that name.
-    record.id = record.id.substr(0, 50) + "-" + std::to_string(record.init_pid);
+    record.id = second_id(record.id, record.init_pid);
     added = client.add(record);
   }
   if (!added) return fail(added.error());

@@ -33,6 +33,10 @@ int run_lxc_hook();
 // (container::valid_id), else made of it.
 std::string record_id(std::string_view runtime_id);
 
+// Whether a container of that record_id() is registered with this record: by admit(), which adds
+// the init's pid where the id is taken.
+bool is_record_of(const container::Record& record, const std::string& id);
+
 struct Admitted {
   container::Record record;  // as the daemon has it
   launch::Attached attached;
