@@ -64,8 +64,8 @@ def test_without_a_daemon(docker):
     with docker.machine.down():
         done = docker("run", "--rm", "--network", "none", "box:1", "sh", "-c", SHOW)
         assert_hosts_resources(done.stdout)
-        refused = docker("run", "--rm", "--network", "none", "--label", "umwelt=required", "box:1",
-                         "true", check=False)
+        refused = docker("run", "--rm", "--network", "none", "--label", "umwelt=required", "-e",
+                         "umwelt=off", "box:1", "true", check=False)
         assert refused.returncode != 0
         assert "umwelt daemon start" in docker.machine.oci_log()
     (docker.machine.runtime / "oci.log").unlink()
