@@ -88,8 +88,9 @@ class Connection {
 
   // Makes the kernel forget what it knows of a node, content and attributes, or of a name in a
   // directory. Returns when that is done. Waits for requests in flight: never called by a thread
-  // that serves a connection, nor with a lock that serving one takes. Something that the kernel
-  // does not know is no error.
+  // that serves a connection, nor with a lock that serving one takes. For a name, the kernel locks
+  // the directory: only in one that no container reaches. Something that the kernel does not know
+  // is no error.
   void forget_node(std::uint64_t node);
   void forget_name(std::uint64_t directory, const std::string& name);
 

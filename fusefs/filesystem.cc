@@ -255,12 +255,18 @@ Attributes Filesystem::attributes_without_size(const Target& target) const {
   // In the shared tree everybody has other CPUs.
   if (target.side == Side::kShared && target.id.instance)
     result.cacheable = result.name_cacheable = false;
+  // A CPU may be on another node later, under dense ids.
+  if (target.entry->scope == Scope::kNodeCpu) result.name_cacheable = false;
   return result;
 }
 
 Result<Attributes> Filesystem::attributes(const Target& target) {
   Attributes result = attributes_without_size(target);
-  if (!S_ISREG(result.mode)) return result;
+  if (!S_ISREG(result.mode)) {
+    // The kernel keeps the name of a CPU's directory when the CPU goes, and learns of it here.
+    if (target.side == Side::kConfig && target.id.instance) UMWELT_TRY(host_path(target));
+    return result;
+  }
   if (target.side != Side::kConfig) {
     result.size = has_live_size(target) ? live_size(target) : kSysfsFileSize;
     return result;
@@ -271,6 +277,8 @@ Result<Attributes> Filesystem::attributes(const Target& target) {
   if (version) {
     result.size = version->text->size();
     result.mtime = version->mtime;
+  } else if (version.error().code == ENOENT) {
+    return fail(version.error());  // a CPU went, or this one has no such file
   } else if (target.entry->source == Source::kHost || target.entry->source == Source::kSysView) {
     // The file is there, only its content can't be had now (a CPU went to sleep, root may not read
     // it either): the read will say why.

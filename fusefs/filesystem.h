@@ -157,10 +157,10 @@ class Filesystem {
   static std::vector<std::uint64_t> nodes_to_forget(std::uint64_t container, const Tree& tree,
                                                     const CpuSet& cpus, const CpuSet& nodes,
                                                     const Told& told);
-  void forget_names(std::uint64_t container, const Tree& tree, const SystemStory& before,
-                    const SystemStory& now);
   void let_programs_finish(const Tree& tree, std::uint64_t container);
   void settle(const Tree& tree, std::uint64_t node, const std::string& container_id);
+  void settle_all(const Tree& tree, const container::Record& record,
+                  const std::set<std::uint64_t>& nodes);
   void settle_and_open(const Tree& tree, const container::Container& container,
                        std::uint64_t generation, const std::set<std::uint64_t>& nodes);
   static SystemStory read_story(container::Container& container);

@@ -2,7 +2,9 @@
 // What the kernel is told when the limits of a container change: docs/architecture.md, "One change,
 // one step".
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/unique_fd.h"
 #include "fusefs/connection.h"
 #include "fusefs/filesystem.h"
 
@@ -48,15 +51,40 @@ SystemStory Filesystem::read_story(Container& container) {
 
 // Has the kernel ask for the attributes, as a reader would. What readers asked for before is no use
 // to it any more: it takes no attributes that were asked for before an invalidation.
+//
+// Only of what it has in its cache: any other name is looked up under a lock of the directory, for
+// which this would wait as long as a container holds it. Nobody has read what is not in there.
 void Filesystem::settle(const Tree& tree, std::uint64_t node, const std::string& container_id) {
   const NodeId id = NodeId::from(node);
   const Entry* entry = tree.find(id.key);
   if (entry == nullptr || !entry->stable) return;
   const std::string path =
       config_mount_ + "/" + container_id + "/" + Tree::path_of(*entry, id.instance.value_or(0));
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_CACHED;
+  const UniqueFd file(
+      static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof(how))));
+  if (!file) return;
   struct statx status {};
-  ::statx(AT_FDCWD, path.c_str(), AT_STATX_FORCE_SYNC | AT_SYMLINK_NOFOLLOW, STATX_SIZE,
-          &status);  // it may be gone
+  ::statx(file.get(), "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &status);
+}
+
+// The directories first whose attributes were taken back as well: there is no way through them from
+// the cache alone.
+void Filesystem::settle_all(const Tree& tree, const container::Record& record,
+                            const std::set<std::uint64_t>& nodes) {
+  std::set<std::uint64_t> directories;
+  for (const Entry* directory : {&tree.cpu_parent(), &tree.node_parent()})
+    settle(tree, NodeId{record.number, {}, directory->key}.value(), record.id);
+  for (const std::uint64_t node : nodes) {
+    const NodeId id = NodeId::from(node);
+    const Entry* entry = tree.find(id.key);
+    if (entry != nullptr && id.instance)
+      directories.insert(NodeId{id.container, id.instance, tree.root(entry->scope).key}.value());
+  }
+  for (const std::uint64_t node : directories) settle(tree, node, record.id);
+  for (const std::uint64_t node : nodes) settle(tree, node, record.id);
 }
 
 // Whoever opens a file by a path has the kernel check the permissions of its directories, which
@@ -73,7 +101,7 @@ void Filesystem::settle_and_open(const Tree& tree, const Container& container,
   std::promise<void> settled;
   std::thread settler([&] {
     gate_.settle(record.number, generation, ::gettid());
-    for (const std::uint64_t node : nodes) settle(tree, node, record.id);
+    settle_all(tree, record, nodes);
     settled.set_value();
   });
   // Not without end: a name that is looked up and held back is in the way of its file.
@@ -95,7 +123,9 @@ Filesystem::Told Filesystem::compare_with_told(std::uint64_t container, std::uin
 }
 
 // Every node of the container whose text may have changed, also those that only an earlier process
-// has told the kernel of.
+// has told the kernel of; and the directories of CPUs and nodes, which may have gone. Their names
+// the kernel keeps: to forget one it would lock the directory, for which this would wait as long as
+// a container holds it (by a getdents64(2) into a page that some other server never brings).
 std::vector<std::uint64_t> Filesystem::nodes_to_forget(std::uint64_t container, const Tree& tree,
                                                        const CpuSet& cpus, const CpuSet& nodes,
                                                        const Told& told) {
@@ -105,7 +135,10 @@ std::vector<std::uint64_t> Filesystem::nodes_to_forget(std::uint64_t container, 
     if (!told.still_true.contains(node)) result.push_back(node);
   };
   for (const Entry& entry : tree.entries()) {
-    if (!S_ISREG(entry.mode) || !entry.stable || !entry.visible(Side::kConfig)) continue;
+    const bool is_numbered =
+        &entry == &tree.root(Scope::kCpu) || &entry == &tree.root(Scope::kNode);
+    if (!S_ISREG(entry.mode) && !is_numbered) continue;
+    if (!entry.stable || !entry.visible(Side::kConfig)) continue;
     if (entry.scope == Scope::kContainer) add(entry, {});
     if (entry.scope == Scope::kCpu)
       for (const unsigned cpu : cpus.ids()) add(entry, cpu);
@@ -113,24 +146,6 @@ std::vector<std::uint64_t> Filesystem::nodes_to_forget(std::uint64_t container, 
       for (const unsigned node : nodes.ids()) add(entry, node);
   }
   return result;
-}
-
-// Of CPUs and nodes that went.
-void Filesystem::forget_names(std::uint64_t container, const Tree& tree, const SystemStory& before,
-                              const SystemStory& now) {
-  const auto id_of = [&](const Entry& entry, std::optional<unsigned> instance) {
-    return NodeId{container, instance, entry.key}.value();
-  };
-  const CpuSet cpus_gone = shown_ids(before) - shown_ids(now);
-  for (const unsigned cpu : cpus_gone.ids())
-    config_->forget_name(id_of(tree.cpu_parent(), {}), "cpu" + std::to_string(cpu));
-  for (const unsigned node : (before.nodes - now.nodes).ids())
-    config_->forget_name(id_of(tree.node_parent(), {}), "node" + std::to_string(node));
-  // Under dense ids a CPU that stays may be on another node now.
-  const CpuSet links = before.shown == now.shown ? CpuSet() : shown_ids(before);
-  for (const unsigned node : (before.nodes & now.nodes).ids())
-    for (const unsigned cpu : links.ids())
-      config_->forget_name(id_of(tree.root(Scope::kNode), node), "cpu" + std::to_string(cpu));
 }
 
 void Filesystem::container_changed(Container& container) {
@@ -176,9 +191,6 @@ void Filesystem::container_changed(Container& container) {
       if (config_files_.was_read(node)) config_->forget_node(node);
     settle_and_open(*tree, container, generation, told.changed);
   }
-
-  // Not before: the kernel locks the directory, and does so for a lookup that is held, too.
-  forget_names(number, *tree, before, story);
 }
 
 void Filesystem::container_removed(const container::Record& record) {

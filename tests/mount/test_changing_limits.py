@@ -38,8 +38,10 @@ def test_a_refresh_is_seen_by_the_next_read(container):
                   if re.fullmatch(r"cpu\d+", name)]
         assert sorted(listed) == sorted(f"cpu{cpu}" for cpu in cpus)
         for cpu in CPUS:
-            core = container.config / SYS_CPU / f"cpu{cpu}/topology/package_cpus_list"
-            assert core.exists() == (cpu in cpus)
+            directory = container.config / SYS_CPU / f"cpu{cpu}"
+            core = directory / "topology/package_cpus_list"
+            assert {directory.exists(), os.access(directory, os.F_OK), core.exists()} == {
+                cpu in cpus}
             if cpu in cpus:
                 assert set(cpu_list(core.read_text())) <= set(cpus)
     cpuinfo.close()
@@ -89,7 +91,8 @@ def test_bind_mounted_files_follow(container, folder):
 def test_reads_of_unchanged_files_need_no_daemon(daemon, container):
     """The page cache answers while the daemon is stopped (as in: not scheduled)."""
     paths = [container.config / file for file in
-             ("proc/cpuinfo", f"{SYS_CPU}/online", "run/container_info")]
+             ("proc/cpuinfo", f"{SYS_CPU}/online", f"{SYS_CPU}/cpu{CPUS[0]}/topology/core_id",
+              "run/container_info")]
     texts = [path.read_text() for path in paths]
     processes = daemon.pid, daemon.server_pid()  # the keeper first, or it replaces the server
     for pid in processes:

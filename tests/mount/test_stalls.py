@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one container holds up is its own: the others come, change and go meanwhile."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from umweltd import CPUS, SLOWNESS, SYS_CPU, cpu_list, wait_until
+
+HANGING = pathlib.Path(__file__).parents[1] / "fixtures/hanging_filesystem.py"
+
+# Lists a directory into memory that is never there, which keeps the directory locked; then another
+# thread wants that lock for itself alone, so whoever comes later waits for it.
+HOLDER = """
+import ctypes, mmap, os, sys, threading, time
+libc = ctypes.CDLL(None)
+memory = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 4096, mmap.MAP_PRIVATE)
+buffer = ctypes.c_char.from_buffer(memory)
+directory = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
+def hold():
+    libc.syscall(ctypes.c_long(217), directory, ctypes.byref(buffer), ctypes.c_long(4096))
+def want():
+    libc.mkdir(sys.argv[2].encode() + b"/new", 0o755)
+threading.Thread(target=hold).start()
+time.sleep(0.1)
+threading.Thread(target=want).start()
+time.sleep(0.1)
+print("held", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def held(directory, folder):
+    mount_point = folder / "hanging"
+    mount_point.mkdir()
+    processes = []
+
+    def start(*arguments, says):
+        processes.append(subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE))
+        assert processes[-1].stdout.readline() == says
+
+    try:
+        start(HANGING, mount_point, says=b"mounted\n")
+        start("-c", HOLDER, mount_point / "file", directory, says=b"held\n")
+        yield
+        assert processes[1].poll() is None, "it held nothing"
+    finally:
+        for process in processes:  # the server of the filesystem first
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        subprocess.run(["umount", "-l", mount_point], check=True)
+
+
+def is_there(container, cpu):
+    return (container.config / SYS_CPU / f"cpu{cpu}").exists()
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs 2 CPUs")
+def test_a_locked_directory_holds_up_nobody(daemon, container, folder):
+    """Of the CPUs of one container, while they come and go; also at the start of a server."""
+    others = [daemon.container(f"other{i}") for i in range(2)]
+    online = container.config / SYS_CPU / "online"
+    files = [online, *(online.parent / f"cpu{cpu}/topology/core_id" for cpu in CPUS)]
+    assert all(file.read_text() for file in files)  # or they would be looked up, and wait
+    daemon.patience = 5 * SLOWNESS
+    with held(container.config / SYS_CPU, folder):
+        for cpus in (CPUS[:1], CPUS, CPUS[:1]):
+            container.cgroup.set_cpus(",".join(map(str, cpus)))
+            container.refresh()
+            assert cpu_list(online.read_text()) == cpus
+            assert [cpu for cpu in CPUS if is_there(container, cpu)] == cpus
+        others.pop().remove()
+        others[0].refresh()
+        server = daemon.server_pid()
+        os.kill(server, signal.SIGKILL)
+        wait_until(lambda: daemon.server_pid() != server, 10 * SLOWNESS)
+        container.cgroup.set_cpus(",".join(map(str, CPUS)))
+        container.refresh()
+        assert cpu_list(online.read_text()) == CPUS
+        others[0].cgroup.set_cpus(CPUS[0])
+        others[0].refresh()
+        assert [cpu for cpu in CPUS if is_there(others[0], cpu)] == CPUS[:1]
+        assert daemon.container("new").read("proc/meminfo")
+        others.pop().remove()
