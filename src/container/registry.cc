@@ -63,6 +63,41 @@ Result<void> complete(Record& record) {
 
 }  // namespace
 
+// One registration or removal at a time of a container's id, for as long as this lives. Taken
+// before any lock.
+class Registry::Turn {
+ public:
+  Turn(Registry& registry, std::string id) : registry_(registry), id_(std::move(id)) {
+    std::unique_lock lock(registry_.change_mutex_);
+    registry_.turn_over_.wait(lock, [&] { return take(); });
+  }
+  // Does not wait: see had().
+  Turn(Registry& registry, std::string id, std::try_to_lock_t)
+      : registry_(registry), id_(std::move(id)) {
+    const std::lock_guard lock(registry_.change_mutex_);
+    take();
+  }
+  ~Turn() {
+    if (!had_) return;
+    {
+      const std::lock_guard lock(registry_.change_mutex_);
+      registry_.changing_.erase(id_);
+    }
+    registry_.turn_over_.notify_all();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+  bool had() const { return had_; }
+
+ private:
+  bool take() { return had_ = registry_.changing_.insert(id_).second; }
+
+  Registry& registry_;
+  const std::string id_;
+  bool had_ = false;
+};
+
 Registry::Registry(std::string records_dir, cgroup::Hierarchies hierarchies,
                    std::shared_ptr<host::Reader> host)
     : records_dir_(std::move(records_dir)),
@@ -76,10 +111,8 @@ Registry::~Registry() = default;
 void Registry::observe(Observer observer) { observers_.push_back(std::move(observer)); }
 
 Result<unsigned> Registry::load() {
-  std::lock_guard changing(change_mutex_);
   UMWELT_CHECK(make_directories(records_dir_));
   const auto next = read_file(records_dir_ + kNextNumberFile);
-  if (next) reserved_numbers_ = next_number_ = parse_u64(trim(*next)).value_or(1);
 
   std::vector<ContainerPtr> loaded;
   std::error_code code;
@@ -95,9 +128,16 @@ Result<unsigned> Registry::load() {
     }
   }
   if (code) return fail(code.value(), "list " + records_dir_);
-  for (const ContainerPtr& container : loaded)
-    next_number_ = std::max(next_number_, container->record().number + 1);
-  for (const ContainerPtr& container : loaded) insert(container);
+  {
+    const std::lock_guard lock(change_mutex_);
+    if (next) reserved_numbers_ = next_number_ = parse_u64(trim(*next)).value_or(1);
+    for (const ContainerPtr& container : loaded)
+      next_number_ = std::max(next_number_, container->record().number + 1);
+  }
+  for (const ContainerPtr& container : loaded) {
+    const Turn turn(*this, container->record().id);
+    insert(container);
+  }
   return static_cast<unsigned>(loaded.size());
 }
 
@@ -124,8 +164,9 @@ std::string Registry::path_of(const Container& container, const char* suffix) co
 }
 
 void Registry::save_histories() {
-  std::lock_guard changing(change_mutex_);  // none is written of a container that went
   for (const ContainerPtr& container : all()) {
+    const Turn turn(*this, container->record().id, std::try_to_lock);
+    if (!turn.had() || find(container->record().id) != container) continue;  // it is about to go
     const auto history = container->new_history();
     if (!history) continue;
     const auto saved = write_state(path_of(*container, kHistorySuffix), history_to_text(*history));
@@ -134,6 +175,7 @@ void Registry::save_histories() {
 }
 
 Result<std::uint64_t> Registry::take_number() {
+  const std::lock_guard lock(change_mutex_);
   if (next_number_ >= reserved_numbers_) {
     const std::uint64_t reserved = next_number_ + kNumberBlock;
     UMWELT_CHECK(write_state(records_dir_ + kNextNumberFile, std::to_string(reserved) + "\n"));
@@ -145,7 +187,7 @@ Result<std::uint64_t> Registry::take_number() {
 Result<ContainerPtr> Registry::add(Record record) {
   if (!valid_id(record.id)) return fail(EINVAL, "container id \"" + record.id + "\"");
   UMWELT_CHECK(complete(record));
-  std::lock_guard changing(change_mutex_);
+  const Turn turn(*this, record.id);
   if (const ContainerPtr present = find(record.id)) {
     const Record& old = present->record();
     if (!present->gone() && init_lives(old)) {
@@ -170,6 +212,7 @@ Result<ContainerPtr> Registry::add(Record record) {
   return container;
 }
 
+// Called by who has its turn.
 void Registry::insert(const ContainerPtr& container) {
   {
     std::unique_lock lock(mutex_);
@@ -181,6 +224,7 @@ void Registry::insert(const ContainerPtr& container) {
     if (observer.added) observer.added(container);
 }
 
+// The same.
 bool Registry::erase(const ContainerPtr& container) {
   {
     std::unique_lock lock(mutex_);
@@ -199,7 +243,7 @@ bool Registry::erase(const ContainerPtr& container) {
 }
 
 Result<void> Registry::remove(const std::string& id) {
-  std::lock_guard changing(change_mutex_);
+  const Turn turn(*this, id);
   const ContainerPtr container = find(id);
   if (!container) return fail(ENOENT, "container \"" + id + "\"");
   erase(container);
@@ -207,7 +251,7 @@ Result<void> Registry::remove(const std::string& id) {
 }
 
 void Registry::remove(const ContainerPtr& container) {
-  std::lock_guard changing(change_mutex_);
+  const Turn turn(*this, container->record().id);
   erase(container);
 }
 

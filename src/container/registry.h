@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
 #include <string>
 #include <vector>
@@ -22,7 +24,8 @@ class Registry {
  public:
   using ContainerPtr = std::shared_ptr<Container>;
   // Told of registered containers after they came (also by load()) and after they went; called by
-  // whichever thread did it, without a lock that look-ups need. Must not add or remove.
+  // whichever thread did it, without a lock that look-ups or changes of another id need. Must not
+  // add or remove.
   struct Observer {
     std::function<void(const ContainerPtr&)> added, removed;
   };
@@ -67,6 +70,8 @@ class Registry {
   void sweep();
 
  private:
+  class Turn;
+
   Result<std::uint64_t> take_number();
   std::string path_of(const Container& container, const char* suffix) const;
   Result<ContainerPtr> load_record(const std::string& file);
@@ -81,9 +86,12 @@ class Registry {
   const Namespaces own_;
   std::vector<Observer> observers_;
 
-  std::mutex change_mutex_;  // one registration or removal at a time; taken before mutex_
-  // Guarded by change_mutex_.
+  // Guards what follows. Not held while a container is opened or observers are told: either may
+  // have to wait for something that a container holds.
+  std::mutex change_mutex_;
   std::uint64_t next_number_ = 1, reserved_numbers_ = 1;
+  std::set<std::string> changing_;  // ids that a Turn has
+  std::condition_variable turn_over_;
 
   mutable std::shared_mutex mutex_;  // guards everything below; no I/O under it
   std::map<std::string, ContainerPtr> by_id_;

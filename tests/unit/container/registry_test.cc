@@ -2,6 +2,7 @@
 #include "container/registry.h"
 
 #include <fstream>
+#include <future>
 
 #include "kernel_fixture.h"
 
@@ -123,6 +124,35 @@ TEST_F(RegistryTest, OneIdOneLivingContainer) {
   registry_->remove(*a);  // the old one's end does not end the new one
   EXPECT_EQ(registry_->find("a"), *b);
   EXPECT_TRUE(std::filesystem::exists(record_file("a")));
+}
+
+TEST_F(RegistryTest, WhoeverIsToldOfOneContainerHoldsUpNoOther) {
+  TestCgroup cgroup(hierarchies_, "-told");
+  std::promise<void> told, go_on;
+  registry_ = std::make_unique<Registry>(folder_ + "/records", hierarchies_, host_);
+  registry_->observe({.added = {}, .removed = [&](const auto& container) {
+                        if (container->record().id != "a") return;
+                        told.set_value();
+                        go_on.get_future().wait();
+                      }});
+  ASSERT_TRUE(registry_->load());
+  ASSERT_TRUE(registry_->add(record("a", cgroup)));
+  auto removed = std::async(std::launch::async, [&] { return registry_->remove("a"); });
+  told.get_future().wait();
+
+  auto others = std::async(std::launch::async, [&] {
+    const bool added = registry_->add(record("b", cgroup)).has_value();
+    registry_->save_histories();
+    return added && registry_->remove("b").has_value();
+  });
+  EXPECT_EQ(others.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  // The next one of that id comes when all have been told of the end of this one.
+  auto next = std::async(std::launch::async, [&] { return registry_->add(record("a", cgroup)); });
+  EXPECT_EQ(next.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  go_on.set_value();
+  EXPECT_TRUE(removed.get());
+  EXPECT_TRUE(others.get());
+  EXPECT_TRUE(next.get());
 }
 
 TEST_F(RegistryTest, ARestartTakesOverTheLiving) {
