@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/log.h"
 #include "container/registry.h"
@@ -32,6 +33,8 @@ namespace {
 
 // A request that so many servers in a row did not survive gets an error instead of an answer.
 constexpr unsigned kMaxReplays = 8;
+// Threads that mount files again in containers.
+constexpr std::size_t kAttachers = 8;
 
 Result<UniqueFd> copy(int fd) {
   UniqueFd result(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
@@ -61,13 +64,14 @@ struct Daemon::Impl {
   std::unique_ptr<control::Server> server;
   std::unique_ptr<vdisk::Housekeeping> housekeeping;
   std::atomic<bool> stopping{false};
-  std::thread teller;
+  std::thread teller, attacher;
   std::mutex tell_mutex;                               // guards what follows
   std::set<container::Registry::ContainerPtr> untold;  // of those that were loaded
 
   ~Impl() {
     stopping = true;
-    if (teller.joinable()) teller.join();
+    for (std::thread* thread : {&teller, &attacher})
+      if (thread->joinable()) thread->join();
     housekeeping.reset();
     server.reset();
     watch.reset();
@@ -82,6 +86,7 @@ struct Daemon::Impl {
   Result<void> serve_syscalls();
   Result<void> serve_control(const Holdings& holdings);
   void attach_containers();
+  void attach(const container::Record& record);
   void tell_of_changes();
   void tell(const container::Registry::ContainerPtr& container);
   void keep_disks();
@@ -202,20 +207,31 @@ Result<void> Daemon::Impl::serve_control(const Holdings& holdings) {
   return {};
 }
 
-// Into running containers that lost their files with the keeper and the server of before.
+// Into running containers that lost their files with the keeper and the server of before. Several
+// at a time, so that one which does not answer does not hold up the others.
 void Daemon::Impl::attach_containers() {
   if (journal->containers_attached() != 0) return;
-  for (const auto& container : registry->all()) {
-    if (stopping) return;
-    const container::Record& record = container->record();
-    if (record.init_pid == 0) continue;
-    const auto attached = launch::attach_views(record, options.directories);
-    if (!attached)
-      spdlog::warn("files of container {}: {}", record.id, attached.error().message());
-    else if (attached->mounted > 0)
-      spdlog::info("{} files mounted again in container {}", attached->mounted, record.id);
-  }
-  journal->containers_attached() = 1;
+  const auto containers = registry->all();
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i; !stopping && (i = next++) < containers.size();)
+      attach(containers[i]->record());
+  };
+  std::vector<std::thread> helpers;
+  while (helpers.size() + 1 < std::min(kAttachers, containers.size())) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  if (!stopping) journal->containers_attached() = 1;
+}
+
+void Daemon::Impl::attach(const container::Record& record) {
+  if (record.init_pid == 0) return;
+  const auto attached =
+      launch::attach_views(record, options.directories, {}, launch::kAttachPatience);
+  if (!attached)
+    spdlog::warn("files of container {}: {}", record.id, attached.error().message());
+  else if (attached->mounted > 0)
+    spdlog::info("{} files mounted again in container {}", attached->mounted, record.id);
 }
 
 void Daemon::Impl::tell_of_changes() {
@@ -268,10 +284,8 @@ Result<void> Daemon::serve(const Holdings& holdings, Surroundings surroundings) 
 }
 
 void Daemon::look_after_containers() {
-  impl_->teller = std::thread([this] {
-    impl_->attach_containers();
-    impl_->tell_of_changes();
-  });
+  impl_->attacher = std::thread([this] { impl_->attach_containers(); });
+  impl_->teller = std::thread([this] { impl_->tell_of_changes(); });
 }
 
 bool Daemon::is_stuck(std::chrono::milliseconds time) const {

@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <thread>
@@ -84,7 +86,8 @@ bool same_inode(const struct statx& a, const struct statx& b) {
          a.stx_dev_minor == b.stx_dev_minor;
 }
 
-// "Transport endpoint is not connected": a FUSE filesystem that nobody serves any more.
+// "Transport endpoint is not connected": a FUSE filesystem that nobody serves any more. A living
+// one is asked, which may not answer: only for views.
 bool is_dead(int fd) {
   struct statfs status {};
   return ::fstatfs(fd, &status) != 0 && errno == ENOTCONN;
@@ -133,7 +136,8 @@ class Attacher {
 
     const struct statx ours = UMWELT_TRY(stat_cached(view.mount.get()));
     struct statx there = UMWELT_TRY(stat_cached(target->get()));
-    for (unsigned i = 0; i < kMostStacked && is_dead(target->get()); ++i) {
+    for (unsigned i = 0; i < kMostStacked; ++i) {
+      if (!UMWELT_TRY(propagation_.is_view(there.stx_mnt_id)) || !is_dead(target->get())) break;
       UMWELT_CHECK(detach(*parent, name));
       *target = UMWELT_TRY(open_plain(*parent, name, O_PATH));
       there = UMWELT_TRY(stat_cached(target->get()));
@@ -219,23 +223,57 @@ Result<bool> is_own_namespace(int mount_namespace) {
   return theirs.st_ino == ours.st_ino;
 }
 
-// `mount_namespace` is entered unless it is -1. `root` or, when it is -1, `path` is the "/".
-Result<Attached> attach_in_thread(const std::vector<OpenView>& views,
-                                  const Propagation& propagation, int mount_namespace, int root,
-                                  const std::string& path) {
-  Result<Attached> result;
-  std::thread([&] {
-    result = [&]() -> Result<Attached> {
-      // A working directory of its own is the condition for a mount namespace of its own.
-      if (::unshare(CLONE_FS) != 0) return fail_errno("unshare the working directory");
-      if (mount_namespace >= 0 && ::setns(mount_namespace, CLONE_NEWNS) != 0)
-        return fail_errno("enter the container's mount namespace");
-      if (root >= 0) return Attacher(root, propagation)(views);
-      const UniqueFd opened = UMWELT_TRY(open_root(path));
-      return Attacher(opened.get(), propagation)(views);
-    }();
-  }).join();
-  return result;
+// The calling thread shares nothing but memory with its process any more: what waits for the end of
+// a descriptor need not wait for a thread that hangs. A working directory of its own is also the
+// condition for entering a mount namespace.
+Result<void> part_from_process() {
+  if (::unshare(CLONE_FS | CLONE_FILES) != 0) return fail_errno("unshare the working directory");
+  const int null = UMWELT_TRY(open_at(AT_FDCWD, "/dev/null", O_RDWR)).release();
+  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::dup2(null, standard) < 0) return fail_errno("leave the standard descriptors");
+  ::syscall(SYS_close_range, STDERR_FILENO + 1U, ~0U, 0U);
+  return {};
+}
+
+// `work` must own what it uses. `patience` as attach_views() has it.
+Result<Attached> in_thread(std::chrono::milliseconds patience,
+                           std::function<Result<Attached>()> work) {
+  std::packaged_task<Result<Attached>()> task([work = std::move(work)]() -> Result<Attached> {
+    UMWELT_CHECK(part_from_process());
+    return work();
+  });
+  auto attached = task.get_future();
+  std::thread thread(std::move(task));
+  if (patience != kWithoutEnd && attached.wait_for(patience) != std::future_status::ready) {
+    thread.detach();
+    return fail(ETIMEDOUT,
+                "a filesystem that is mounted in it does not answer ('umwelt daemon reattach' when "
+                "it does)");
+  }
+  thread.join();
+  return attached.get();
+}
+
+Result<Attached> attach_to(const container::Record& record,
+                           const container::Directories& directories, const std::string& root) {
+  const std::string proc = "/proc/" + std::to_string(record.init_pid) + "/";
+  const UniqueFd process = UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
+  const UniqueFd mount_namespace = UMWELT_TRY(open_at(AT_FDCWD, proc + "ns/mnt", O_RDONLY));
+  UniqueFd root_directory;
+  if (root.empty())
+    root_directory = UMWELT_TRY(open_at(AT_FDCWD, proc + "root", O_PATH | O_DIRECTORY));
+  const auto propagation =
+      UMWELT_TRY(Propagation::open(proc + "mountinfo", "/proc/self/mountinfo"));
+  // What was opened belongs to that process if it is still there.
+  UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
+  if (UMWELT_TRY(is_own_namespace(mount_namespace.get())))
+    return fail(EINVAL, "process " + std::to_string(record.init_pid) +
+                            " has no mount namespace of its own: it is in no container");
+  const auto views = UMWELT_TRY(open_views(record, directories));
+  if (::setns(mount_namespace.get(), CLONE_NEWNS) != 0)
+    return fail_errno("enter the container's mount namespace");
+  if (!root_directory) root_directory = UMWELT_TRY(open_root(root));
+  return Attacher(root_directory.get(), propagation)(views);
 }
 
 }  // namespace
@@ -253,30 +291,20 @@ Result<void> keep_choice(const std::string& id, const std::vector<std::string>& 
 }
 
 Result<Attached> attach_views(const container::Record& record,
-                              const container::Directories& directories, const std::string& root) {
-  const std::string proc = "/proc/" + std::to_string(record.init_pid) + "/";
-  const UniqueFd process = UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
-  const UniqueFd mount_namespace = UMWELT_TRY(open_at(AT_FDCWD, proc + "ns/mnt", O_RDONLY));
-  UniqueFd own_root;
-  if (root.empty()) own_root = UMWELT_TRY(open_at(AT_FDCWD, proc + "root", O_PATH | O_DIRECTORY));
-  const auto propagation =
-      UMWELT_TRY(Propagation::open(proc + "mountinfo", "/proc/self/mountinfo"));
-  // What was opened belongs to that process if it is still there.
-  UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
-  if (UMWELT_TRY(is_own_namespace(mount_namespace.get())))
-    return fail(EINVAL, "process " + std::to_string(record.init_pid) +
-                            " has no mount namespace of its own: it is in no container");
-  const auto views = UMWELT_TRY(open_views(record, directories));
-  return attach_in_thread(views, propagation, mount_namespace.get(), own_root ? own_root.get() : -1,
-                          root);
+                              const container::Directories& directories, const std::string& root,
+                              std::chrono::milliseconds patience) {
+  return in_thread(patience, [=] { return attach_to(record, directories, root); });
 }
 
 Result<Attached> attach_views_here(const container::Record& record,
                                    const container::Directories& directories,
                                    const std::string& root) {
-  const auto propagation = UMWELT_TRY(Propagation::open("/proc/self/mountinfo", ""));
-  const auto views = UMWELT_TRY(open_views(record, directories));
-  return attach_in_thread(views, propagation, -1, -1, root);
+  return in_thread(kWithoutEnd, [=]() -> Result<Attached> {
+    const auto propagation = UMWELT_TRY(Propagation::open("/proc/self/mountinfo", ""));
+    const auto views = UMWELT_TRY(open_views(record, directories));
+    const UniqueFd root_directory = UMWELT_TRY(open_root(root));
+    return Attacher(root_directory.get(), propagation)(views);
+  });
 }
 
 }  // namespace umwelt::launch

@@ -3,6 +3,7 @@
 // between the mounts of an OCI runtime and its pivot_root(2).
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -29,12 +30,20 @@ struct Attached {
 // the namespace; nothing forks. The daemon must serve `record` when this is called. Never mounts
 // anywhere that another mount namespace would see it.
 //
+// What is mounted in the container may be served by a program that does not answer. After
+// `patience` the thread is left to itself: it goes on if there is an answer, shares nothing but
+// memory with the process, and can't be killed, so that the process can't quite end before.
+//
 // ESRCH: the process is gone. ELOOP: a symbolic link in the place of /proc or /sys. EINVAL: it has
 // no mount namespace of its own. EPERM: /proc or /sys are not the kernel's, or shared with the
-// host.
+// host. ETIMEDOUT: there was no answer.
+inline constexpr std::chrono::milliseconds kWithoutEnd{0};
 Result<Attached> attach_views(const container::Record& record,
                               const container::Directories& directories,
-                              const std::string& root = {});
+                              const std::string& root = {},
+                              std::chrono::milliseconds patience = kWithoutEnd);
+// For containers that run, and may be anybody's.
+inline constexpr std::chrono::seconds kAttachPatience{2};
 
 // Which groups of views container `id` gets, also when they are attached again after a daemon died;
 // none of them: all. Kept beside the container's record, and as long.

@@ -27,13 +27,15 @@ PeerGroups parse_peer_groups(std::string_view mountinfo) {
   while (auto line = next_line(mountinfo)) {
     const auto id = parse_u64(next_word(*line));
     for (int field = 2; field <= 6; ++field) next_word(*line);
-    for (std::string_view word = next_word(*line); !word.empty() && word != "-";
-         word = next_word(*line)) {
+    std::string_view word;
+    for (word = next_word(*line); !word.empty() && word != "-"; word = next_word(*line)) {
       const auto shared = number_after(word, "shared:");
       if (shared && id) groups.shared[*id] = *shared;
       if (const auto group = shared ? shared : number_after(word, "master:"))
         groups.receives.insert(*group);
     }
+    const std::string_view type = next_word(*line);
+    if (id && (type == "fuse.umwelt" || type == "fuse.lxcfs")) groups.views.insert(*id);
   }
   return groups;
 }
@@ -52,6 +54,11 @@ Result<bool> Propagation::reaches_host(std::uint64_t id) const {
   if (!host_) return true;
   UMWELT_CHECK(read_groups(host_.get(), host_groups_));
   return host_groups_->receives.contains(group->second);
+}
+
+Result<bool> Propagation::is_view(std::uint64_t id) const {
+  UMWELT_CHECK(read_groups(container_.get(), container_groups_));
+  return container_groups_->views.contains(id);
 }
 
 }  // namespace umwelt::launch

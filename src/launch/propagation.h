@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a mount that is made in one mount namespace also appears (mount_namespaces(7)).
+// What the mounts of a container are, and where one that is made there also appears
+// (mount_namespaces(7)).
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@ namespace umwelt::launch {
 struct PeerGroups {
   std::map<std::uint64_t, std::uint64_t> shared;  // mount id -> peer group
   std::set<std::uint64_t> receives;               // groups that a mount is in or a slave of
+  std::set<std::uint64_t> views;                  // mount ids of umweltd's and lxcfs's files
 };
 // The text of /proc/PID/mountinfo (proc(5)).
 PeerGroups parse_peer_groups(std::string_view mountinfo);
@@ -30,6 +32,8 @@ class Propagation {
 
   // Whether what is mounted on the container's mount `id` would also be mounted for the host.
   Result<bool> reaches_host(std::uint64_t id) const;
+  // Whether the container's mount `id` is of umweltd or lxcfs, by what it says it is.
+  Result<bool> is_view(std::uint64_t id) const;
 
  private:
   UniqueFd container_, host_;

@@ -166,7 +166,8 @@ bool is_record_of(const container::Record& record, const std::string& id) {
 }
 
 Result<Admitted> admit(container::Record record, const container::Directories& directories,
-                       const std::vector<std::string>& views, const std::string& root) {
+                       const std::vector<std::string>& views, const std::string& root,
+                       std::chrono::milliseconds patience) {
   auto client = UMWELT_TRY(control::Client::connect(directories.socket(), kPatience));
   record.time_namespace = has_time_namespace(record.init_pid);
   auto added = client.add(record);
@@ -177,10 +178,10 @@ Result<Admitted> admit(container::Record record, const container::Directories& d
   if (!added) return fail(added.error());
   auto attached = [&]() -> Result<launch::Attached> {
     UMWELT_CHECK(launch::keep_choice(added->id, views, directories));
-    return launch::attach_views(*added, directories, root);
+    return launch::attach_views(*added, directories, root, patience);
   }();
   if (!attached) {
-    (void)client.remove(added->id);
+    if (attached.error().code != ETIMEDOUT) (void)client.remove(added->id);
     return fail(attached.error());
   }
   return Admitted{*std::move(added), *std::move(attached)};

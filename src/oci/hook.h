@@ -41,11 +41,12 @@ struct Admitted {
   container::Record record;  // as the daemon has it
   launch::Attached attached;
 };
-// Registers and attaches; `views` are groups, none of
-// them: all; `root` as attach_views() has it. Takes the registration back on failure.
-// Starts no daemon.
+// Registers and attaches; `views` are groups, none of them: all; `root` and `patience` as
+// attach_views() has them. Takes the registration back on failure, but for ETIMEDOUT, when some of
+// the files may be there. Starts no daemon.
 Result<Admitted> admit(container::Record record, const container::Directories& directories,
-                       const std::vector<std::string>& views, const std::string& root = {});
+                       const std::vector<std::string>& views, const std::string& root = {},
+                       std::chrono::milliseconds patience = launch::kWithoutEnd);
 
 // What went wrong, what to do about it, and what becomes of the container.
 std::string consequence(const Error& error, bool required);

@@ -90,3 +90,37 @@ def test_a_locked_directory_holds_up_nobody(daemon, container, folder):
         assert [cpu for cpu in CPUS if is_there(others[0], cpu)] == CPUS[:1]
         assert daemon.container("new").read("proc/meminfo")
         others.pop().remove()
+
+
+OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")
+
+
+def hanging_at(path, before=""):
+    """An init process that serves a filesystem over something of its container, and never answers."""
+    script = f"{before} exec {sys.executable} {HANGING} {path}"
+    return (*OWN_MOUNTS, "sh", "-c", script)
+
+
+def mounts(container):
+    return pathlib.Path(f"/proc/{container.init.pid}/mountinfo").read_text()
+
+
+def test_a_container_that_does_not_answer_is_left(daemon):
+    """At the start of a daemon that mounts the files again."""
+    silent = daemon.container("silent", init=hanging_at("/run"))
+    covered = daemon.container("covered", init=hanging_at(
+        "/sys/devices/system/cpu", "mount -t tmpfs run /run &&"))
+    well = daemon.container("well", init=(*OWN_MOUNTS, "sh", "-c",
+                                          "mount -t tmpfs run /run && exec sleep infinity"))
+    wait_until(lambda: all("fuse.hanging" in mounts(it) for it in (silent, covered)), 10 * SLOWNESS)
+    wait_until(lambda: " /run " in mounts(well), 10 * SLOWNESS)
+    daemon.kill()
+    daemon.start()
+
+    for container in (covered, well):
+        wait_until(lambda: "/run/container_info.json" in mounts(container), 10 * SLOWNESS)
+        assert mounts(container).count(" /sys/devices/system/cpu ro") == 1
+    well.refresh()
+    wait_until(lambda: "files of container silent: a filesystem that is mounted in it does not "
+               "answer" in daemon.log(), 10 * SLOWNESS)
+    assert daemon.stop() == 0

@@ -117,12 +117,12 @@ class Cgroup:
 
 
 class Container:
-    """A registered cgroup with one sleeping process, and its pinned tree."""
+    """A registered cgroup with one process, and its pinned tree."""
 
-    def __init__(self, daemon, id, **record):
+    def __init__(self, daemon, id, init=("sleep", "infinity"), **record):
         self.daemon, self.id = daemon, id
         self.cgroup = Cgroup(id)
-        self.init = subprocess.Popen(["sleep", "infinity"])
+        self.init = subprocess.Popen(init, stdout=subprocess.DEVNULL)
         self.cgroup.attach(self.init.pid)
         try:
             self.record = daemon.call(
@@ -208,8 +208,8 @@ class Daemon:
             raise ConnectionResetError("the server went away")
         return json.loads(reply)
 
-    def container(self, id, **record):
-        self.containers.append(Container(self, id, **record))
+    def container(self, id, **options):
+        self.containers.append(Container(self, id, **options))
         return self.containers[-1]
 
     def log(self):

@@ -48,6 +48,15 @@ TEST(Discover, RecordIds) {
     EXPECT_TRUE(container::valid_id(record_id(id))) << id;
 }
 
+TEST(Propagation, KnowsViewsByTheirType) {
+  const auto groups = launch::parse_peer_groups(
+      "22 27 0:21 /a/proc/stat /proc/stat ro shared:5 - fuse.umwelt umwelt ro\n"
+      "23 27 0:22 /proc/stat /proc/stat rw - fuse.lxcfs lxcfs rw\n"
+      "24 27 0:23 / /run rw - fuse.hanging umwelt rw\n"
+      "25 27 0:24 / /fuse.umwelt rw - tmpfs fuse.umwelt rw\n");
+  EXPECT_EQ(groups.views, (std::set<std::uint64_t>{22, 23}));
+}
+
 TEST(Propagation, ParsesPeerGroups) {
   const auto groups = launch::parse_peer_groups(
       "22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw\n"
