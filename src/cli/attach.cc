@@ -41,8 +41,9 @@ std::string describe(const oci::Found& found) {
                      found.id.empty() ? fmt::format("process {}", found.pid) : found.id);
 }
 
-Result<void> attach_one(const Context& context, const AttachOptions& options,
-                        const oci::Found& found) {
+// What is to be printed of it.
+Result<std::string> admit(const Context& context, const AttachOptions& options,
+                          const oci::Found& found) {
   UMWELT_TRY(control::connect_or_start(context.directories));
   container::Record record;
   record.id = oci::record_id(found.id.empty() ? fmt::format("pid-{}", found.pid) : found.id);
@@ -50,16 +51,23 @@ Result<void> attach_one(const Context& context, const AttachOptions& options,
   record.init_pid = found.pid;
   record.init_starttime = UMWELT_TRY(container::read_starttime(found.pid));
   record.policy = options.choice.policy;
-  const oci::Admitted admitted =
-      UMWELT_TRY(oci::admit(std::move(record), context.directories, options.choice.views));
+  const oci::Admitted admitted = UMWELT_TRY(oci::admit(
+      std::move(record), context.directories, options.choice.views, {}, launch::kAttachPatience));
   if (options.json)
-    return print_json_line(nlohmann::json{{"id", admitted.record.id},
-                                          {"runtime", found.runtime},
-                                          {"pid", found.pid},
-                                          {"mounted", admitted.attached.mounted},
-                                          {"present", admitted.attached.present}});
-  return print(fmt::format("{}: {} mounted, {} there already\n", describe(found),
-                           admitted.attached.mounted, admitted.attached.present));
+    return nlohmann::json{{"id", admitted.record.id},
+                          {"runtime", found.runtime},
+                          {"pid", found.pid},
+                          {"mounted", admitted.attached.mounted},
+                          {"present", admitted.attached.present}}
+               .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+           "\n";
+  return fmt::format("{}: {} mounted, {} there already\n", describe(found),
+                     admitted.attached.mounted, admitted.attached.present);
+}
+
+Result<void> attach_one(const Context& context, const AttachOptions& options,
+                        const oci::Found& found) {
+  return print(UMWELT_TRY(run_apart([&] { return admit(context, options, found); })));
 }
 
 Result<int> attach_all(const Context& context, const AttachOptions& options) {

@@ -13,6 +13,7 @@
 
 #include "cli/containers.h"
 #include "cli/options.h"
+#include "cli/subprocess.h"
 #include "launch/attach.h"
 
 namespace umwelt::cli {
@@ -117,14 +118,18 @@ Result<int> reattach(const Context& context) {
   bool failed = false;
   for (const container::Record& record : UMWELT_TRY(client.list())) {
     if (record.init_pid == 0) continue;
-    const auto attached = launch::attach_views(record, context.directories);
-    if (!attached) {
-      print_error({0, fmt::format("container {}: {}", record.id, attached.error().message())});
+    const auto line = run_apart([&]() -> Result<std::string> {
+      const auto attached = UMWELT_TRY(
+          launch::attach_views(record, context.directories, {}, launch::kAttachPatience));
+      return fmt::format("{}: {} mounted, {} were there\n", record.id, attached.mounted,
+                         attached.present);
+    });
+    if (!line) {
+      print_error({0, fmt::format("container {}: {}", record.id, line.error().message())});
       failed = true;
       continue;
     }
-    UMWELT_CHECK(print(fmt::format("{}: {} mounted, {} were there\n", record.id, attached->mounted,
-                                   attached->present)));
+    UMWELT_CHECK(print(*line));
   }
   return failed ? kExitFailure : 0;
 }

@@ -2,12 +2,16 @@
 #include "cli/subprocess.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <utility>
 
+#include "base/parse.h"
 #include "base/unique_fd.h"
 
 namespace umwelt::cli {
@@ -30,30 +34,65 @@ Result<pid_t> spawn(const std::vector<std::string>& arguments, int output) {
   return pid;
 }
 
-}  // namespace
-
-Result<Finished> run_program(const std::vector<std::string>& arguments) {
+// The pipe's two ends.
+Result<std::pair<UniqueFd, UniqueFd>> open_pipe() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
-  const UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  const pid_t pid = UMWELT_TRY(spawn(arguments, writer.get()));
-  writer.reset();
+  return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
+}
 
-  Finished finished;
+// Up to its end; what is beyond kMaxOutput is thrown away.
+std::string read_all(int pipe) {
+  std::string text;
   std::array<char, 4096> block;
   while (true) {
-    const ssize_t n = ::read(reader.get(), block.data(), block.size());
+    const ssize_t n = ::read(pipe, block.data(), block.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    if (finished.output.size() < kMaxOutput)
-      finished.output.append(block.data(), static_cast<std::size_t>(n));
+    if (n <= 0) return text;
+    if (text.size() < kMaxOutput) text.append(block.data(), static_cast<std::size_t>(n));
   }
+}
+
+int wait_for(pid_t pid) {
   int status = 0;
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
+  return status;
+}
+
+}  // namespace
+
+Result<Finished> run_program(const std::vector<std::string>& arguments) {
+  auto [reader, writer] = UMWELT_TRY(open_pipe());
+  const pid_t pid = UMWELT_TRY(spawn(arguments, writer.get()));
+  writer.reset();
+  Finished finished;
+  finished.output = read_all(reader.get());
+  const int status = wait_for(pid);
   finished.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return finished;
+}
+
+Result<std::string> run_apart(const std::function<Result<std::string>()>& work) {
+  auto [reader, writer] = UMWELT_TRY(open_pipe());
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail_errno("fork");
+  if (pid == 0) {
+    // "ERRNO TEXT", or " TEXT".
+    const Result<std::string> result = work();
+    const std::string text =
+        result ? " " + *result : fmt::format("{} {}", result.error().code, result.error().text);
+    (void)!::write(writer.get(), text.data(), text.size());
+    ::_exit(0);
+  }
+  writer.reset();
+  const std::string text = read_all(reader.get());
+  const std::size_t blank = text.find(' ');
+  if (blank == std::string::npos) return fail(0, "a process that was to do it has crashed");
+  const auto code = parse_u64(std::string_view(text).substr(0, blank));
+  if (code != ETIMEDOUT) wait_for(pid);  // else it may not end
+  if (blank == 0) return text.substr(1);
+  return fail(static_cast<int>(code.value_or(0)), text.substr(blank + 1));
 }
 
 }  // namespace umwelt::cli

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from umweltd import CPUS, SLOWNESS, SYS_CPU, cpu_list, wait_until
+from umweltd import CPUS, SLOWNESS, SYS_CPU, UMWELTD, cpu_list, wait_until
 
 HANGING = pathlib.Path(__file__).parents[1] / "fixtures/hanging_filesystem.py"
 
@@ -123,4 +123,12 @@ def test_a_container_that_does_not_answer_is_left(daemon):
     well.refresh()
     wait_until(lambda: "files of container silent: a filesystem that is mounted in it does not "
                "answer" in daemon.log(), 10 * SLOWNESS)
+
+    again = subprocess.run(
+        [UMWELTD.parent / "umwelt", "--runtime-dir", daemon.runtime, "--state-dir", daemon.state,
+         "daemon", "reattach"], capture_output=True, text=True, timeout=20 * SLOWNESS)
+    assert again.returncode == 1
+    assert "container silent: a filesystem that is mounted in it does not answer" in again.stderr
+    assert [line.split(",")[0] for line in again.stdout.splitlines()] == [
+        "covered: 0 mounted", "well: 0 mounted"]
     assert daemon.stop() == 0
