@@ -119,6 +119,13 @@ std::optional<unsigned> level_of(const Row& row, const Directory& directory, con
   return 0;
 }
 
+// What a root counts is everybody's (reader.cc); a cpuset is what its tasks may use, there too.
+bool is_of_the_machine(const Row& row, const Directory& directory) {
+  const std::string_view controller = row.controller;
+  if (directory.depth() > 0 || controller == "cpuset") return false;
+  return controller.empty() || (!directory.v2() && row.level == Level::kOwn);
+}
+
 // Of the cgroup itself; those below it have files of their own.
 std::vector<KernelValue> tasks_of(const Directory* directory) {
   if (directory == nullptr) return {};
@@ -152,7 +159,7 @@ std::vector<KernelValue> origin_of(const Origins& origins, std::string_view name
   const auto directory = origins.by_controller.find(row->controller);
   if (directory == origins.by_controller.end()) return {};
   const Directory& where = *directory->second;
-  if (row->controller == std::string_view() && where.depth() == 0) return {};  // the machine's
+  if (is_of_the_machine(*row, where)) return {};
   if (!where.v2() && !wanted_line.empty()) {
     wanted_line = memory_stat_key_v1(wanted_line);
     if (wanted_line.empty()) return {};

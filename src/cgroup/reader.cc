@@ -66,6 +66,13 @@ struct Reader::Impl {
     return found == by_controller.end() ? nullptr : found->second;
   }
 
+  // For what was used, not for limits: on v1 a container may be in the root of one hierarchy and
+  // below that of another, and the root's counts are everybody's.
+  const Directory* find_counts(const std::string& controller) const {
+    const Directory* directory = find(controller);
+    return directory && (directory->v2() || directory->depth() > 0) ? directory : nullptr;
+  }
+
   Result<const Directory*> open(const std::string& root, const std::string& mount_point,
                                 const std::string& path, bool v2);
   Result<void> open_all(const Hierarchies& hierarchies, const Paths& paths,
@@ -179,11 +186,10 @@ Result<Reader> Reader::open(const Hierarchies& hierarchies, const Paths& paths,
     const Directory* directory = impl.find(controller);
     if (directory && (!tasks || directory->depth() > 0)) tasks = directory;
   }
-  impl.cpu_time.emplace(impl.find("cpu"), impl.find("cpuacct"));
+  impl.cpu_time.emplace(impl.find_counts("cpu"), impl.find_counts("cpuacct"));
   impl.tasks_directory = tasks;
   if (tasks) impl.tasks.emplace(tasks, prefix);
-  if (const Directory* directory = impl.find("memory")) impl.memory.emplace(directory);
-  // The root's counts are everybody's.
+  if (const Directory* directory = impl.find_counts("memory")) impl.memory.emplace(directory);
   if (const Directory* directory = impl.find("blkio"); directory && directory->depth() > 0)
     impl.io.emplace(directory);
   if (const Directory* directory = impl.find(""); directory && directory->depth() > 0)

@@ -77,6 +77,26 @@ TEST_F(CpuTimeOfTree, NiceIsAPartOfUserOnV2) {
   EXPECT_EQ(time->system_ns, 40000u);
 }
 
+TEST_F(CpuTimeOfTree, TheRootOfAV1HierarchyCountsEverybodys) {
+  hierarchies_.v1 = {{"cpu", "/cpuacct"}, {"cpuacct", "/cpuacct"}, {"memory", "/memory"}};
+  for (const char* folder : {"cpuacct/", "cpuacct/a/"}) {
+    tree_.write(std::string(folder) + "cpuacct.usage_percpu", "1000 2000\n");
+    tree_.write(std::string(folder) + "cpu.stat", "throttled_time 50\n");
+  }
+  tree_.write("memory/x/memory.stat", "");
+  const auto read = [&](const char* cpuacct) {
+    const Paths paths = {{"cpu", cpuacct}, {"cpuacct", cpuacct}, {"memory", "/x"}};
+    auto reader = Reader::open(hierarchies_, paths, tree_.root());
+    EXPECT_TRUE(reader);
+    return *reader->read(kCpuTime)->cpu_time;
+  };
+  EXPECT_EQ(sum(read("/")), 0u);
+  EXPECT_TRUE(read("/").per_cpu.empty());
+  EXPECT_EQ(read("/").throttled_ns, 0u);
+  EXPECT_EQ(sum(read("/a")), 3000u);
+  EXPECT_EQ(read("/a").throttled_ns, 50u);
+}
+
 TEST_F(CpuTimeOfTree, AnAncestorsQuotaThrottlesTheTasksHere) {
   hierarchies_.v2 = "/cg";
   tree_.write("cg/p/a/cpu.stat", "usage_usec 1\nuser_usec 1\nsystem_usec 0\nthrottled_usec 5\n");

@@ -129,6 +129,22 @@ TEST_F(V2Memory, GarbageIsAnError) {
   EXPECT_EQ(reader->read(kMemory).error().code, EINVAL);
 }
 
+TEST(V1Memory, TheRootsCountsAreEverybodys) {
+  Tree tree;
+  Hierarchies hierarchies;
+  hierarchies.v1 = {{"memory", "/memory"}};
+  tree.write("memory/memory.usage_in_bytes", "5000\n");
+  tree.write("memory/memory.stat", "total_cache 100\ntotal_rss 200\ntotal_pgfault 3\n");
+  auto reader = Reader::open(hierarchies, {{"memory", "/"}}, tree.root());
+  ASSERT_TRUE(reader);
+  const auto state = reader->read(kMemory | kMemoryEvents);
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->memory->usage_bytes, 0u);
+  EXPECT_EQ(state->memory->stat.anon, 0u);
+  EXPECT_TRUE(state->memory_events->empty());
+  EXPECT_TRUE(reader->origin_of("memory.current").empty());
+}
+
 TEST(V1Memory, SwapAccountingMayBeOff) {
   Tree tree;
   Hierarchies hierarchies;
