@@ -109,14 +109,14 @@ Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& b
     const Text max =
         UMWELT_TRY(directory.read(level, v2 ? "memory.max" : "memory.limit_in_bytes", buffer));
     const Bytes here = max ? UMWELT_TRY(parse(*max)) : Bytes();
-    if (here && (!limit.max_bytes || *here < *limit.max_bytes)) {
+    if (here && (!limit.max_bytes || *here <= *limit.max_bytes)) {
       limit.max_bytes = here;
       limit.level = level;
     }
     const Text swap = UMWELT_TRY(
         directory.read(level, v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes", buffer));
     const Bytes swap_here = swap ? UMWELT_TRY(parse(*swap)) : Bytes();
-    if (swap_here && (!swap_max || *swap_here < *swap_max)) {
+    if (swap_here && (!swap_max || *swap_here <= *swap_max)) {
       swap_max = swap_here;
       limit.swap_level = level;
     }

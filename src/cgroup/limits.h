@@ -32,7 +32,9 @@ Result<std::optional<std::uint64_t>> read_cpu_weight(const Directory& directory,
 
 struct MemoryLimit {
   std::optional<std::uint64_t> max_bytes, swap_max_bytes;
-  unsigned level = 0;       // where max_bytes is set, the lowest such level; 0 when it is nowhere
+  // Where max_bytes is set; 0 when it is nowhere. Of equal limits the topmost, which is reached
+  // first: its usage includes that of the levels below it.
+  unsigned level = 0;
   unsigned swap_level = 0;  // the same of what limits swap (v1: memory and swap together)
 };
 Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& buffer);

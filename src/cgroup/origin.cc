@@ -14,7 +14,7 @@ enum class Level {
   kOwn,
   kQuota,     // that sets the quota
   kMemory,    // that sets the memory limit
-  kSmallest,  // with the smallest number
+  kSmallest,  // with the smallest number, the topmost of equal ones
 };
 
 struct Row {
@@ -81,7 +81,7 @@ std::optional<unsigned> smallest_level(const Directory& directory, std::string_v
   std::uint64_t smallest = 0;
   for (unsigned level = 0; level <= directory.depth(); ++level) {
     const auto here = number_at(directory, level, file);
-    if (!here || (found && *here >= smallest)) continue;
+    if (!here || (found && *here > smallest)) continue;
     found = level;
     smallest = *here;
   }

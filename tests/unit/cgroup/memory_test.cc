@@ -64,9 +64,27 @@ TEST_F(V2Memory, SwapOfTheAncestorThatLimitsIt) {
   write("p/a/memory.stat", "anon 10\n");
   EXPECT_EQ(read("/p/a").swap_usage_bytes, 9u);
   EXPECT_EQ(read("/p/a").limit_swap_usage_bytes, 4000u);
-  write("p/a/memory.swap.max", "5000\n");
+  write("p/a/memory.swap.max", "4900\n");
   EXPECT_EQ(read("/p/a").limit_swap_usage_bytes, 9u);
   EXPECT_EQ(read("/p/a", kMemory).limit_swap_usage_bytes, 9u);
+}
+
+TEST_F(V2Memory, OfEqualLimitsTheTopmostIsReachedFirst) {
+  for (const std::string folder : {"p/", "p/a/"}) {
+    write(folder + "memory.max", "1000000\n");
+    write(folder + "memory.swap.max", "5000\n");
+  }
+  write("p/memory.current", "90000\n");
+  write("p/memory.stat", "inactive_file 500\n");
+  write("p/memory.swap.current", "4000\n");
+  write("p/a/memory.current", "1234\n");
+  write("p/a/memory.stat", "inactive_file 5\n");
+  write("p/a/memory.swap.current", "9\n");
+  const Memory memory = read("/p/a");
+  EXPECT_EQ(memory.limit_usage_bytes, 90000u);
+  EXPECT_EQ(memory.limit_inactive_file, 500u);
+  EXPECT_EQ(memory.limit_swap_usage_bytes, 4000u);
+  EXPECT_EQ(memory.swap_usage_bytes, 9u);
 }
 
 TEST_F(V2Memory, SwapIsReadWhereSomebodyNeedsIt) {
