@@ -33,33 +33,45 @@ std::string hugetlb_file(std::uint64_t page_bytes, bool usage, bool v2) {
   return file + (usage ? "usage_in_bytes" : "limit_in_bytes");
 }
 
-Result<std::vector<HugetlbLimit>> read_hugetlb_limits(const Directory& directory,
-                                                      const std::vector<std::uint64_t>& page_sizes,
-                                                      std::string& buffer) {
-  std::vector<HugetlbLimit> limits;
+Result<HugetlbLimits> read_hugetlb_limits(const Directory& directory,
+                                          const std::vector<std::uint64_t>& page_sizes,
+                                          std::string& buffer) {
+  HugetlbLimits found;
   for (const std::uint64_t page_bytes : page_sizes) {
     const std::string file = hugetlb_file(page_bytes, false, directory.v2());
-    const auto max = UMWELT_TRY(read_smallest(directory, file, buffer));
-    if (max) limits.push_back({page_bytes, *max});
+    const SmallestLimit limit = UMWELT_TRY(read_smallest(directory, file, buffer));
+    if (limit.max) found.limits.push_back({page_bytes, *limit.max});
+    found.levels.push_back(limit.level);
   }
-  return limits;
+  return found;
 }
 
 HugetlbReader::HugetlbReader(const Directory* directory,
-                             const std::vector<std::uint64_t>& page_sizes) {
+                             const std::vector<std::uint64_t>& page_sizes)
+    : directory_(directory) {
   for (const std::uint64_t page_bytes : page_sizes)
-    usage_.emplace_back(page_bytes,
-                        HeldFile(directory, 0, hugetlb_file(page_bytes, true, directory->v2())));
+    usage_.push_back({page_bytes, 0, open(page_bytes, 0)});
 }
 
-Result<void> HugetlbReader::refresh() {
-  for (auto& [page_bytes, file] : usage_) UMWELT_CHECK(file.refresh());
+HeldFile HugetlbReader::open(std::uint64_t page_bytes, unsigned level) const {
+  return HeldFile(directory_, level, hugetlb_file(page_bytes, true, directory_->v2()));
+}
+
+Result<void> HugetlbReader::refresh(const std::vector<unsigned>& levels) {
+  for (std::size_t i = 0; i < usage_.size(); ++i) {
+    Usage& usage = usage_[i];
+    if (levels[i] != usage.level) {
+      usage.level = levels[i];
+      usage.file = open(usage.page_bytes, usage.level);
+    }
+    UMWELT_CHECK(usage.file.refresh());
+  }
   return {};
 }
 
 Result<std::vector<HugetlbUsage>> HugetlbReader::read(std::string& buffer) {
   std::vector<HugetlbUsage> usage;
-  for (auto& [page_bytes, file] : usage_) {
+  for (auto& [page_bytes, level, file] : usage_) {
     const auto text = UMWELT_TRY(file.read(buffer));
     if (!text) continue;
     const auto bytes = parse_u64(trim(*text));

@@ -18,23 +18,36 @@ std::vector<std::uint64_t> read_huge_page_sizes(const std::string& root);
 std::string hugetlb_file(std::uint64_t page_bytes, bool usage, bool v2);
 
 // The smallest limit of each size over a cgroup and its ancestors; sizes without one are left out.
-Result<std::vector<HugetlbLimit>> read_hugetlb_limits(const Directory& directory,
-                                                      const std::vector<std::uint64_t>& page_sizes,
-                                                      std::string& buffer);
+struct HugetlbLimits {
+  std::vector<HugetlbLimit> limits;
+  std::vector<unsigned> levels;  // of each of the sizes that were asked for, as in MemoryLimit
+};
+Result<HugetlbLimits> read_hugetlb_limits(const Directory& directory,
+                                          const std::vector<std::uint64_t>& page_sizes,
+                                          std::string& buffer);
 
-// The use of a cgroup with its descendants, one syscall a size. Not thread-safe.
+// The use of the cgroup that sets the limit, with its descendants: one syscall a size. Not
+// thread-safe.
 class HugetlbReader {
  public:
   // `directory` outlives the reader.
   HugetlbReader(const Directory* directory, const std::vector<std::uint64_t>& page_sizes);
 
-  // Opens what is not open yet.
-  Result<void> refresh();
+  // Opens what is not open yet. `levels`: of read_hugetlb_limits().
+  Result<void> refresh(const std::vector<unsigned>& levels);
 
   Result<std::vector<HugetlbUsage>> read(std::string& buffer);
 
  private:
-  std::vector<std::pair<std::uint64_t, HeldFile>> usage_;
+  struct Usage {
+    std::uint64_t page_bytes = 0;
+    unsigned level = 0;
+    HeldFile file;
+  };
+  HeldFile open(std::uint64_t page_bytes, unsigned level) const;
+
+  const Directory* directory_;
+  std::vector<Usage> usage_;  // one a size
 };
 
 }  // namespace umwelt::cgroup

@@ -49,8 +49,6 @@ Result<std::optional<Bandwidth>> read_bandwidth_at(const Directory& directory, u
   return period ? parse_cfs(quota_text, *period) : std::optional<Bandwidth>();
 }
 
-Bytes smallest(Bytes a, Bytes b) { return a && b ? std::min(*a, *b) : (a ? a : b); }
-
 // v1 before 5.11: whether this level's limits hold for the levels below it.
 Result<bool> limits_children(const Directory& directory, unsigned level, std::string& buffer) {
   if (directory.v2()) return true;
@@ -126,13 +124,14 @@ Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& b
   return limit;
 }
 
-Result<Bytes> read_smallest(const Directory& directory, const std::string& file,
-                            std::string& buffer) {
+Result<SmallestLimit> read_smallest(const Directory& directory, const std::string& file,
+                                    std::string& buffer) {
   const auto parse = file.ends_with("limit_in_bytes") ? parse_limit_in_bytes : parse_max;
-  Bytes found;
+  SmallestLimit found;
   for (unsigned level = 0; level <= directory.depth(); ++level) {
     const Text text = UMWELT_TRY(directory.read(level, file, buffer));
-    if (text) found = smallest(found, UMWELT_TRY(parse(*text)));
+    const Bytes here = text ? UMWELT_TRY(parse(*text)) : Bytes();
+    if (here && (!found.max || *here <= *found.max)) found = {here, level};
   }
   return found;
 }

@@ -41,7 +41,11 @@ Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& b
 
 // The smallest number that a file has at any level: v2 pids.max (also on v1) and the like, v1
 // limit_in_bytes files.
-Result<std::optional<std::uint64_t>> read_smallest(const Directory& directory,
-                                                   const std::string& file, std::string& buffer);
+struct SmallestLimit {
+  std::optional<std::uint64_t> max;
+  unsigned level = 0;  // where it is set, as in MemoryLimit
+};
+Result<SmallestLimit> read_smallest(const Directory& directory, const std::string& file,
+                                    std::string& buffer);
 
 }  // namespace umwelt::cgroup

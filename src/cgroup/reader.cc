@@ -110,7 +110,6 @@ Result<void> Reader::Impl::refresh(const MemoryLimit& memory_limit) {
   if (tasks) UMWELT_CHECK(tasks->refresh());
   if (io) UMWELT_CHECK(io->refresh());
   if (pressure) UMWELT_CHECK(pressure->refresh());
-  if (hugetlb) UMWELT_CHECK(hugetlb->refresh());
   return {};
 }
 
@@ -135,9 +134,13 @@ Result<Limits> Reader::Impl::read_limits(const CpuSet& online) {
     found.swap_max_bytes = memory_limit.swap_max_bytes;
   }
   if (const Directory* directory = find("pids"))
-    found.pids_max = UMWELT_TRY(read_smallest(*directory, "pids.max", buffer));
-  if (const Directory* directory = find("hugetlb"))
-    found.hugetlb = UMWELT_TRY(read_hugetlb_limits(*directory, huge_page_sizes, buffer));
+    found.pids_max = UMWELT_TRY(read_smallest(*directory, "pids.max", buffer)).max;
+  if (const Directory* directory = find("hugetlb")) {
+    HugetlbLimits hugetlb_limits =
+        UMWELT_TRY(read_hugetlb_limits(*directory, huge_page_sizes, buffer));
+    found.hugetlb = std::move(hugetlb_limits.limits);
+    UMWELT_CHECK(hugetlb->refresh(hugetlb_limits.levels));
+  }
   memory_level = memory_limit.level;
   UMWELT_CHECK(refresh(memory_limit));
   // In a removed cgroup no file seems to be there, as if nothing were limited.

@@ -99,6 +99,7 @@ struct Pressure {
   std::optional<std::string> cpu, memory, io, irq;
 };
 
+// Of the cgroup that sets the limit (the container or an ancestor), as in Memory.
 struct HugetlbUsage {
   std::uint64_t page_bytes = 0;
   std::uint64_t usage_bytes = 0;

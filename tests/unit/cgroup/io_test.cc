@@ -97,7 +97,8 @@ TEST(V2Tree, IoPressureAndHugePages) {
   tree.write("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "0\n");
   tree.write("cg/p/hugetlb.2MB.max", "4194304\n");
   tree.write("cg/p/a/hugetlb.2MB.max", "8388608\n");
-  tree.write("cg/p/a/hugetlb.2MB.current", "2097152\n");
+  tree.write("cg/p/hugetlb.2MB.current", "2097152\n");
+  tree.write("cg/p/a/hugetlb.2MB.current", "0\n");
   tree.write("cg/p/a/hugetlb.1GB.max", "max\n");
   tree.write("cg/p/a/hugetlb.1GB.current", "0\n");
   tree.write("cg/p/a/io.stat", "254:0 rbytes=5 rios=1\n");
@@ -119,6 +120,23 @@ TEST(V2Tree, IoPressureAndHugePages) {
   EXPECT_EQ(reader->open_pressure("../p/memory").error().code, EINVAL);
   const auto files = reader->limit_files();
   EXPECT_EQ(std::count(files.begin(), files.end(), tree.root() + "/cg/p/hugetlb.2MB.max"), 1);
+}
+
+TEST(V2Tree, HugePagesOfTheCgroupThatLimitsThem) {
+  Tree tree;
+  Hierarchies hierarchies;
+  hierarchies.v2 = "/cg";
+  tree.write("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
+  tree.write("cg/p/hugetlb.2MB.max", "8388608\n");
+  tree.write("cg/p/hugetlb.2MB.current", "6291456\n");
+  tree.write("cg/p/a/hugetlb.2MB.max", "8388608\n");  // of equal ones the topmost
+  tree.write("cg/p/a/hugetlb.2MB.current", "2097152\n");
+  auto reader = Reader::open(hierarchies, {{"", "/p/a"}}, tree.root());
+  ASSERT_TRUE(reader) << reader.error().message();
+  EXPECT_EQ(reader->read(kHugetlb)->hugetlb->at(0).usage_bytes, 6291456u);
+  tree.write("cg/p/a/hugetlb.2MB.max", "4194304\n");
+  ASSERT_TRUE(reader->read_limits(CpuSet::range(0, 1)));
+  EXPECT_EQ(reader->read(kHugetlb)->hugetlb->at(0).usage_bytes, 2097152u);
 }
 
 TEST(V1Tree, IoAndHugePages) {
