@@ -23,9 +23,10 @@ Result<std::optional<MemoryStatV1>> read_stat(HeldFile& file, bool v2, std::stri
 }
 
 // What is charged, by the counts of memory.stat. Pages that are charged ahead, up to 64 a CPU, are
-// not in it, nor is swap cache that no task has mapped: what is mapped is in anon as well.
+// not in it, nor is swap cache that no task has mapped: what is mapped is in anon, and a cgroup's
+// file, unlike the machine's, has none of it (add_to_swap_cache() in mm/swap_state.c).
 std::uint64_t charged(const MemoryStat& stat) {
-  std::uint64_t bytes = saturating_add(stat.anon, saturating_sub(stat.file, stat.swapcached));
+  std::uint64_t bytes = saturating_add(stat.anon, stat.file);
   if (stat.kernel) {
     bytes = saturating_add(bytes, *stat.kernel);
   } else {

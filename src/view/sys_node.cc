@@ -51,11 +51,6 @@ std::string with_number(std::string_view text, std::uint64_t value) {
                      text.substr(last + 1));
 }
 
-std::uint64_t node_share(const Resources& r, unsigned node, std::string_view key,
-                         std::uint64_t host) {
-  return share_of_node(r.nodes, node, meminfo_value(r, key, host));
-}
-
 // In KiB, or a plain number for a line without a unit.
 std::uint64_t meminfo_of_node(const Resources& r, unsigned node, std::string_view key, bool kib) {
   const std::uint64_t unit = kib ? 1024 : 1;
@@ -97,7 +92,8 @@ struct VmstatRow {
   std::string_view key, meminfo_key;
   std::uint64_t unit = kPageBytes;
 };
-// Counters (mm/vmstat.c) and the lines of meminfo that count the same. Every other one is 0.
+// Counters (mm/vmstat.c) and the lines of the node's meminfo that count the same. Every other one
+// is 0.
 constexpr VmstatRow kVmstatRows[] = {
     {"nr_free_pages", "MemFree"},
     {"nr_zone_inactive_anon", "Inactive(anon)"},
@@ -114,7 +110,7 @@ constexpr VmstatRow kVmstatRows[] = {
     {"nr_slab_unreclaimable", "SUnreclaim"},
     {"nr_anon_pages", "AnonPages"},
     {"nr_mapped", "Mapped"},
-    {"nr_file_pages", "Cached"},
+    {"nr_file_pages", "FilePages"},
     {"nr_dirty", "Dirty"},
     {"nr_writeback", "Writeback"},
     {"nr_shmem", "Shmem"},
@@ -132,7 +128,7 @@ std::string render_vmstat_of_node(const Resources& r, const SysFile::Subject& of
     const std::string_view key = next_word(*host_line);
     std::uint64_t value = 0;
     for (const VmstatRow& row : kVmstatRows)
-      if (row.key == key) value = node_share(r, of.node, row.meminfo_key, 0) / row.unit;
+      if (row.key == key) value = meminfo_of_node(r, of.node, row.meminfo_key, false) / row.unit;
     fmt::format_to(std::back_inserter(text), "{} {}\n", key, value);
   }
   return text;

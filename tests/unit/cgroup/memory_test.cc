@@ -45,7 +45,7 @@ TEST_F(V2Memory, OfTheAncestorThatLimitsIt) {
   write("p/a/memory.swap.current", "9\n");
   write("p/a/memory.stat", "anon 10\nfile 20\nswapcached 7\nkernel 30\nsock 4\ninactive_file 5\n");
   const Memory memory = read("/p/a");
-  EXPECT_EQ(memory.usage_bytes, 10u + 20 - 7 + 30 + 4);
+  EXPECT_EQ(memory.usage_bytes, 10u + 20 + 30 + 4);
   EXPECT_EQ(memory.swap_usage_bytes, 9u);
   EXPECT_EQ(memory.limit_usage_bytes, 90000u);
   EXPECT_EQ(memory.limit_inactive_file, 500u);

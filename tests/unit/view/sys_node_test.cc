@@ -111,6 +111,19 @@ TEST(SysNode, MeminfoIsThePartOfAnd0OnANodeWithoutMemory) {
             "nr_free_pages 59903\nnr_anon_pages 2560\npgfault 0\n");
 }
 
+TEST(SysNode, FilePagesHaveTheSwapCache) {
+  cgroup::State state = make_state();
+  state.limits.memory_max_bytes = 1000 * kMiB;
+  state.memory->limit_usage_bytes = state.memory->usage_bytes = 64 * kMiB;
+  state.memory->stat.file = 40 * kMiB;
+  state.memory->stat.swapcached = 8 * kMiB;
+  const Resources r = resources(two_nodes(), state, make_identity(), {});
+  EXPECT_EQ(node_file(r, 0, "meminfo", "Node 0 FilePages:       7 kB\n"),
+            "Node 0 FilePages:   12288 kB\n");
+  EXPECT_EQ(node_file(r, 0, "vmstat", "nr_file_pages 9\n"), "nr_file_pages 3072\n");
+  EXPECT_EQ(node_file(r, 1, "vmstat", "nr_file_pages 9\n"), "nr_file_pages 9216\n");
+}
+
 TEST(SysNode, WithoutALimitTheHostsFilesAreShown) {
   const Resources r = container("0-7", "0-1");
   EXPECT_FALSE(r.memory.limited);
