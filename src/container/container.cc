@@ -2,6 +2,7 @@
 #include "container/container.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "base/file.h"
@@ -99,7 +100,9 @@ Container::Container(Record record, std::shared_ptr<host::Reader> host,
       cgroup_(std::move(reader)),
       limits_(cgroup_.limits()),
       cpus_(std::move(cpus)),
-      limits_read_ns_(opened_ns_) {}
+      limits_read_ns_(opened_ns_) {
+  identity_.start_realtime_s = start_by_clock();
+}
 
 Result<std::shared_ptr<Container>> Container::open(Record record,
                                                    const cgroup::Hierarchies& hierarchies,
@@ -224,11 +227,19 @@ std::uint64_t Container::last_pid() {
   return static_cast<std::uint64_t>((*pids)[levels - 1]);
 }
 
+// The clock may have been stepped since the start; a difference of a second is rounding.
+std::int64_t Container::start_by_clock() const {
+  const std::int64_t start_s = boottime_to_realtime_s(record_.start_boottime_ns);
+  const std::int64_t known_s = identity_.start_realtime_s;
+  return std::abs(start_s - known_s) <= 1 ? known_s : start_s;
+}
+
 Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpus,
                                     std::uint64_t now) {
   auto limits = cgroup_.read_limits(cpus->online);
   if (!limits) return fail(kernel_error(limits.error()));
-  const bool same = *limits == limits_ && cpus == cpus_;
+  const std::int64_t start_s = start_by_clock();
+  const bool same = *limits == limits_ && cpus == cpus_ && start_s == identity_.start_realtime_s;
   if (!same && history_.cpu.boottime_ns != 0) {
     // The time until now passed under the old limits.
     if (auto state = cgroup_.read(cgroup::kCpuTime)) {
@@ -238,6 +249,7 @@ Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpu
   }
   limits_ = std::move(*limits);
   cpus_ = cpus;
+  identity_.start_realtime_s = start_s;
   limits_read_ns_ = now;
   if (same) return false;
   generation_.fetch_add(1, std::memory_order_acq_rel);
@@ -262,7 +274,7 @@ Result<bool> Container::changed_unannounced() {
   std::lock_guard lock(mutex_);
   auto changed = cgroup_.sets_changed(facts->cpus->online);
   if (!changed) return fail(kernel_error(changed.error()));
-  return *changed || facts->cpus != cpus_;
+  return *changed || facts->cpus != cpus_ || start_by_clock() != identity_.start_realtime_s;
 }
 
 std::vector<std::string> Container::limit_files() const {

@@ -81,10 +81,11 @@ class Container {
   Result<cgroup::State> read_cgroup(unsigned needs, std::uint64_t now);
   void account(const cgroup::State& state, const host::Cpus& cpus, std::uint64_t now);
   std::uint64_t last_pid();
+  std::int64_t start_by_clock() const;
   Error kernel_error(const Error& error);
 
   const Record record_;
-  const view::Identity identity_;
+  view::Identity identity_;  // constant, but for start_realtime_s, which mutex_ guards
   const std::shared_ptr<host::Reader> host_;
   const std::uint64_t limits_age_ns_;
   const std::uint64_t opened_ns_;

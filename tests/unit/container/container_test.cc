@@ -105,6 +105,24 @@ TEST_F(ContainerTest, ARemovedCgroupIsEnodevForEver) {
   EXPECT_EQ(refreshed.error().code, ENODEV);
 }
 
+TEST_F(ContainerTest, TheStartIsByTheClockAsItIsNow) {
+  TestCgroup cgroup(hierarchies_, "-clock");
+  Record record;
+  record.id = "test";
+  record.cgroup_paths = cgroup.paths();
+  record.start_boottime_ns = boottime_ns() - 5'000'000'000U;
+  const std::int64_t start_s = ::time(nullptr) - 5;
+  // Registered before the clock was set.
+  record.start_realtime_s = 1000;
+  const auto container = Container::open(std::move(record), hierarchies_, host_);
+  ASSERT_TRUE(container) << container.error().message();
+  const auto shown = (*container)->resources(view::kNeedHostStat);
+  ASSERT_TRUE(shown);
+  EXPECT_NEAR(static_cast<double>(shown->uptime.btime_s), static_cast<double>(start_s), 1);
+  EXPECT_EQ(shown->identity.start_realtime_s, shown->uptime.btime_s);
+  EXPECT_FALSE((*container)->changed_unannounced().value());
+}
+
 TEST_F(ContainerTest, CpuTimeIsTheContainersAndNeverGoesBack) {
   TestCgroup cgroup(hierarchies_, "-cpu");
   const auto container = open(cgroup);
