@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/reader.h"
 
+#include <array>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -70,17 +71,18 @@ class CachedNodes {
 
 Result<std::string> as_it_is(std::string_view text) { return std::string(text); }
 
-// The CPUs until they change. Thread-safe.
+// The CPUs, and the nodes, until they change. Thread-safe.
 class CachedCpus {
  public:
   Result<std::shared_ptr<const Cpus>> read(int root) {
     const std::lock_guard lock(mutex_);
     const Clock::time_point now = Clock::now();
     if (value_ && now - checked_at_ >= kCheck) {
-      if (read_online(root) != value_->online) value_.reset();
+      if (changed(root)) value_.reset();
       checked_at_ = now;
     }
     if (!value_) {
+      (void)changed(root);  // before the rest: what changes meanwhile is seen at the next check
       value_ = std::make_shared<const Cpus>(UMWELT_TRY(read_cpus(root)));
       checked_at_ = now;
     }
@@ -95,19 +97,35 @@ class CachedCpus {
  private:
   static constexpr std::chrono::seconds kCheck{1};
 
-  // What was read before where sysfs says nothing.
-  CpuSet read_online(int root) {
-    if (!online_) {
-      auto fd = open_at(root, "sys/devices/system/cpu/online", O_RDONLY);
-      if (!fd) return value_->online;
-      online_ = *std::move(fd);
+  // A file that says which CPUs or nodes there are; its last text.
+  struct Watched {
+    const char* path;
+    UniqueFd fd = {};
+    std::string text = {};
+  };
+
+  // Since the last call. Where sysfs says nothing, nothing does.
+  bool changed(int root) {
+    bool any = false;
+    for (Watched& file : watched_) {
+      if (!file.fd) {
+        auto fd = open_at(root, file.path, O_RDONLY);
+        if (!fd) continue;
+        file.fd = *std::move(fd);
+      }
+      const auto text = pread_record(file.fd.get(), buffer_);
+      if (!text || *text == file.text) continue;
+      file.text = *text;
+      any = true;
     }
-    const auto text = pread_record(online_.get(), buffer_);
-    return text ? CpuSet::parse(*text).value_or(value_->online) : value_->online;
+    return any;
   }
 
   std::mutex mutex_;  // guards everything below
-  UniqueFd online_;
+  // Memory may come to a node, or the last of it go, while the CPUs stay what they are.
+  std::array<Watched, 3> watched_{{{"sys/devices/system/cpu/online"},
+                                   {"sys/devices/system/node/online"},
+                                   {"sys/devices/system/node/has_memory"}}};
   std::string buffer_;
   std::shared_ptr<const Cpus> value_;
   Clock::time_point checked_at_;

@@ -44,7 +44,7 @@ class Reader {
   ~Reader();
 
   // The asked parts, not older than kTick (kCpus: until cpus_changed() or a change of the online
-  // set that the call itself notices).
+  // CPUs, the nodes or those with memory that the call itself notices within a second).
   Result<Facts> read(unsigned parts);
 
   // Forget the CPUs, after hotplug.

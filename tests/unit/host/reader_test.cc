@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/reader.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 
@@ -125,6 +126,34 @@ TEST(HostReader, NoticesThatTheOnlineCpusChange) {
   plug("0-1\n", "processor\t: 0\n\nprocessor\t: 1\n\n");
   std::this_thread::sleep_for(std::chrono::milliseconds(1050));
   EXPECT_EQ((*reader)->read(kCpus)->cpus->online.list(), "0-1");
+}
+
+TEST(HostReader, NoticesThatMemoryComesToANode) {
+  const Machine machine;
+  machine.write("proc/cpuinfo", "processor\t: 0\n\n");
+  machine.write("sys/devices/system/cpu/online", "0\n");
+  const std::string nodes = "sys/devices/system/node/";
+  const auto plug = [&](const char* has_memory, const char* kib) {
+    machine.write(nodes + "has_memory", has_memory);
+    machine.write(nodes + "node1/meminfo", fmt::format("Node 1 MemTotal: {} kB\n", kib));
+  };
+  machine.write(nodes + "online", "0-1\n");
+  machine.write(nodes + "node0/meminfo", "Node 0 MemTotal: 4096 kB\n");
+  plug("0\n", "0");
+  auto reader = Reader::open(machine.root());
+  const auto before = (*reader)->read(kCpus)->cpus;
+  ASSERT_EQ(before->nodes.size(), 2u);
+  EXPECT_EQ(before->nodes[1].memory_bytes, 0u);
+  plug("0-1\n", "8192");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1050));
+  const auto after = (*reader)->read(kCpus)->cpus;
+  EXPECT_EQ(after->nodes[1].memory_bytes, 8192u << 10);
+  EXPECT_EQ((*reader)->read(kCpus)->cpus, after);
+  // A node that had none of anything.
+  machine.write(nodes + "online", "0-2\n");
+  machine.write(nodes + "node2/meminfo", "Node 2 MemTotal: 0 kB\n");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1050));
+  EXPECT_EQ((*reader)->read(kCpus)->cpus->nodes.size(), 3u);
 }
 
 TEST(HostReader, FiveHundredAndTwelveCpus) {
