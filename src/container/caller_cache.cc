@@ -18,6 +18,12 @@ constexpr std::size_t kMaxAnswers = 64;  // namespaces that share one cgroup
 std::uint64_t used_ns(const Container& container) {
   return std::max(container.last_read_ns(), container.opened_ns());
 }
+std::uint64_t used_ns(const Kept& kept) {
+  return std::max(kept.history.cpu.boottime_ns, kept.history.load.boottime_ns);
+}
+
+// Its lock is free: nobody has read it for long.
+Kept kept_of(const Container& container) { return {container.record(), container.history()}; }
 
 }  // namespace
 
@@ -65,16 +71,44 @@ void CallerCache::remember(const std::string& cgroup_text, const Namespaces& nam
 void CallerCache::insert(const ContainerPtr& container) {
   const cgroup::Paths& paths = container->record().cgroup_paths;
   if (containers_.size() >= kMaxContainers && !containers_.contains(paths)) {
-    containers_.erase(std::min_element(
+    const auto oldest = std::min_element(
         containers_.begin(), containers_.end(),
-        [](const auto& a, const auto& b) { return used_ns(*a.second) < used_ns(*b.second); }));
+        [](const auto& a, const auto& b) { return used_ns(*a.second) < used_ns(*b.second); });
+    if (!oldest->second->gone()) keep(kept_of(*oldest->second));
+    containers_.erase(oldest);
   }
   containers_[paths] = container;
+  kept_.erase(paths);
+}
+
+std::optional<Kept> CallerCache::find_kept(const cgroup::Paths& paths) const {
+  const auto found = kept_.find(paths);
+  return found == kept_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void CallerCache::keep(Kept kept) {
+  if (used_ns(kept) == 0) return;  // it was shown nothing that a later one could contradict
+  if (kept_.size() >= kMaxContainers)
+    kept_.erase(std::min_element(kept_.begin(), kept_.end(), [](const auto& a, const auto& b) {
+      return used_ns(a.second) < used_ns(b.second);
+    }));
+  cgroup::Paths paths = kept.record.cgroup_paths;
+  kept_.insert_or_assign(std::move(paths), std::move(kept));
+}
+
+std::vector<Kept> CallerCache::all_kept() const {
+  std::vector<Kept> out;
+  for (const auto& [paths, kept] : kept_) out.push_back(kept);
+  return out;
 }
 
 void CallerCache::sweep(std::uint64_t now_ns) {
   std::erase_if(containers_, [&](const auto& entry) {
-    return entry.second->gone() || saturating_sub(now_ns, used_ns(*entry.second)) > kIdle;
+    const Container& container = *entry.second;
+    if (container.gone()) return true;
+    if (saturating_sub(now_ns, used_ns(container)) <= kIdle) return false;
+    keep(kept_of(container));
+    return true;
   });
   for (auto& [text, known] : texts_)
     std::erase_if(known.answers, [&](const Answer& answer) {

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -10,6 +11,7 @@
 
 #include "container/caller.h"
 #include "container/container.h"
+#include "container/kept.h"
 
 namespace umwelt::container {
 
@@ -20,7 +22,7 @@ class CallerCache {
  public:
   using ContainerPtr = std::shared_ptr<Container>;
   static constexpr std::size_t kMaxTexts = 4096;
-  static constexpr std::size_t kMaxContainers = 1024;
+  static constexpr std::size_t kMaxContainers = 1024;  // and as many that are kept
 
   // nullptr: not known.
   ContainerPtr registered(std::string_view cgroup_text) const;
@@ -33,6 +35,11 @@ class CallerCache {
                 const ContainerPtr& container, std::uint64_t now_ns);
   // Makes room by dropping the one that was not read for the longest time.
   void insert(const ContainerPtr& container);
+
+  // What is left of a container that was dropped, until insert() has it again.
+  std::optional<Kept> find_kept(const cgroup::Paths& paths) const;
+  void keep(Kept kept);  // makes room as insert() does
+  std::vector<Kept> all_kept() const;
 
   // After a registration or its end: other containers may be the answer now.
   void forget_callers() { texts_.clear(); }
@@ -61,6 +68,7 @@ class CallerCache {
 
   std::unordered_map<std::string, Known, Hash, std::equal_to<>> texts_;
   std::map<cgroup::Paths, ContainerPtr> containers_;
+  std::map<cgroup::Paths, Kept> kept_;
 };
 
 }  // namespace umwelt::container

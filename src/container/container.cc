@@ -314,6 +314,11 @@ void Container::tick() {
   if (const auto state = read_cgroup(needs, now)) account(*state, *facts->cpus, now);
 }
 
+History Container::history() const {
+  std::lock_guard lock(mutex_);
+  return history_;
+}
+
 std::optional<History> Container::new_history() {
   std::lock_guard lock(mutex_);
   if (!std::exchange(history_is_new_, false)) return std::nullopt;

@@ -66,6 +66,7 @@ class Container {
   // Called about once a second: keeps the history of containers that somebody reads.
   void tick();
 
+  History history() const;
   // The history, if it went on since the last call.
   std::optional<History> new_history();
   // Before the first read. A history of the future is none of this container's.

@@ -21,6 +21,8 @@ constexpr std::size_t kMaxRecordBytes = 1U << 20;
 constexpr const char* kRecordSuffix = ".json";
 constexpr const char* kNextNumberFile = "/next-number";
 constexpr const char* kHistorySuffix = ".history";
+constexpr const char* kOnDemandFile = "/on-demand";  // a line for each, JSON
+constexpr std::size_t kMaxOnDemandBytes = 256U << 20;
 constexpr const char* kViewsSuffix = ".views";  // launch/attach.h
 // Numbers are reserved on disk in blocks, so that most containers cost no write for theirs.
 constexpr std::uint64_t kNumberBlock = 64;
@@ -138,6 +140,7 @@ Result<unsigned> Registry::load() {
     const Turn turn(*this, container->record().id);
     insert(container);
   }
+  load_on_demand();
   return static_cast<unsigned>(loaded.size());
 }
 
@@ -172,6 +175,34 @@ void Registry::save_histories() {
     const auto saved = write_state(path_of(*container, kHistorySuffix), history_to_text(*history));
     if (!saved) spdlog::warn("{}", saved.error().message());
   }
+  save_on_demand();
+}
+
+void Registry::save_on_demand() {
+  bool any_new = false;
+  std::vector<Kept> all;
+  for (const ContainerPtr& container : on_demand()) {
+    any_new |= container->new_history().has_value();
+    all.push_back({container->record(), container->history()});
+  }
+  if (!any_new) return;
+  {
+    std::shared_lock lock(mutex_);
+    for (Kept& kept : callers_->all_kept()) all.push_back(std::move(kept));
+  }
+  std::string text;
+  for (const Kept& kept : all) text += kept_to_line(kept);
+  const auto saved = write_state(records_dir_ + kOnDemandFile, text);
+  if (!saved) spdlog::warn("{}", saved.error().message());
+}
+
+void Registry::load_on_demand() {
+  const auto text = read_file(records_dir_ + kOnDemandFile, kMaxOnDemandBytes);
+  if (!text) return;
+  std::unique_lock lock(mutex_);
+  std::string_view lines = *text;
+  while (const auto line = next_line(lines))
+    if (auto kept = kept_from_line(*line)) callers_->keep(std::move(*kept));
 }
 
 Result<std::uint64_t> Registry::take_number() {
@@ -328,21 +359,34 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
 }
 
 Result<ContainerPtr> Registry::make_on_demand(Record record) {
+  std::optional<Kept> kept;
   {
     std::shared_lock lock(mutex_);
     if (ContainerPtr container = callers_->find(record.cgroup_paths)) return container;
+    kept = callers_->find_kept(record.cgroup_paths);
   }
-  ContainerPtr made =
-      UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_, kOnDemandLimitsAge));
+  ContainerPtr made;
+  if (kept) {
+    // Its record has the inode: it is not opened when another cgroup has the name now.
+    if (const auto again = open_on_demand(std::move(kept->record))) {
+      made = *again;
+      made->restore(std::move(kept->history));
+    }
+  }
+  if (!made) made = UMWELT_TRY(open_on_demand(std::move(record)));
   std::unique_lock lock(mutex_);
   if (ContainerPtr container = callers_->find(made->record().cgroup_paths)) return container;
   callers_->insert(made);
   return made;
 }
 
-void Registry::sweep() {
+Result<ContainerPtr> Registry::open_on_demand(Record record) const {
+  return Container::open(std::move(record), hierarchies_, host_, kOnDemandLimitsAge);
+}
+
+void Registry::sweep(std::uint64_t now_ns) {
   std::unique_lock lock(mutex_);
-  callers_->sweep(boottime_ns());
+  callers_->sweep(now_ns);
 }
 
 }  // namespace umwelt::container

@@ -63,11 +63,13 @@ class Registry {
   // fail with ENODEV when the cgroup was removed since; then by_caller() gives the right one.
   Result<ContainerPtr> by_caller(pid_t pid);
 
-  // Writes what was accounted of registered containers since the last call beside their records.
+  // Writes what was accounted of registered containers since the last call beside their records,
+  // and of on-demand ones, if of any, to one file.
   void save_histories();
 
-  // Drops on-demand containers whose cgroup is gone or that nobody asked about for a minute.
-  void sweep();
+  // Drops on-demand containers whose cgroup is gone or that nobody asked about for a minute. What
+  // these were shown is kept for the next time, also over a restart; of 1024 of them.
+  void sweep(std::uint64_t now_ns = boottime_ns());
 
  private:
   class Turn;
@@ -79,6 +81,9 @@ class Registry {
   bool erase(const ContainerPtr& container);
   ContainerPtr registered_for(const cgroup::Paths& paths) const;
   Result<ContainerPtr> make_on_demand(Record record);
+  Result<ContainerPtr> open_on_demand(Record record) const;
+  void load_on_demand();
+  void save_on_demand();
 
   const std::string records_dir_;
   const cgroup::Hierarchies hierarchies_;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "container/kept.h"
+
 namespace umwelt::container {
 namespace {
 
@@ -63,6 +65,24 @@ TEST(History, AnythingElseIsRefused) {
         replaced("\"load1\":0.1", "\"load1\":-1"), replaced("\"load1\":0.1", "\"load1\":[]"),
         replaced("\"forks\":30", "\"forks\":-1")})
     EXPECT_FALSE(history_from_text(text)) << text;
+}
+
+TEST(History, KeptWithItsContainer) {
+  Kept kept;
+  kept.record.id = "caller-1";
+  kept.record.cgroup_paths = {{"", "/with\ta tab\nand a line"}};
+  kept.record.cgroup_inode = 7;
+  kept.history = example();
+  const std::string line = kept_to_line(kept);
+  ASSERT_EQ(line.find('\n'), line.size() - 1);
+  const auto back = kept_from_line(std::string_view(line).substr(0, line.size() - 1));
+  ASSERT_TRUE(back) << back.error().message();
+  EXPECT_EQ(back->record.cgroup_paths, kept.record.cgroup_paths);
+  EXPECT_EQ(back->record.cgroup_inode, 7U);
+  EXPECT_EQ(kept_to_line(*back), line);
+  for (const std::string& bad :
+       {std::string(), std::string("{}"), std::string("{}\t{}"), line.substr(0, line.size() - 2)})
+    EXPECT_FALSE(kept_from_line(bad)) << bad;
 }
 
 }  // namespace

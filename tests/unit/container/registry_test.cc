@@ -326,6 +326,35 @@ TEST_F(RegistryTest, ACallerOutsideOfThem) {
   EXPECT_EQ(registry_->by_caller(one.pid()).value(), *registered);
 }
 
+TEST_F(RegistryTest, WhatNobodyReadForLongGoesOnWhereItWas) {
+  TestCgroup cgroup(hierarchies_, "-idle");
+  const Child child(0, [&] { return cgroup.attach(::getpid()); });
+  ASSERT_TRUE(child.ok());
+  const auto read = [&] {
+    const auto container = registry_->by_caller(child.pid());
+    EXPECT_TRUE(container) << container.error().message();
+    const auto resources = (*container)->resources(view::kNeedCpuTime | view::kNeedUptime);
+    EXPECT_TRUE(resources) << resources.error().message();
+    return std::pair(*container, resources->uptime.idle_ns);
+  };
+  read();
+  // Some of the CPUs go away: with those of now one sample could not make up the past.
+  if (cgroup.v1("cpu"))
+    cgroup.write("cpu", "cpu.cfs_quota_us", "100000");
+  else
+    cgroup.write("cpu", "cpu.max", "100000 100000");
+  const auto before = read();
+  registry_->sweep(boottime_ns() + 61'000'000'000U);
+  EXPECT_TRUE(registry_->on_demand().empty());
+  const auto again = read();
+  EXPECT_NE(again.first, before.first);
+  EXPECT_EQ(again.first->record().start_boottime_ns, before.first->record().start_boottime_ns);
+  EXPECT_GE(again.second, before.second);
+  registry_->save_histories();
+  restart();
+  EXPECT_GE(read().second, again.second);
+}
+
 TEST_F(RegistryTest, ACgroupMadeAgainIsAnotherContainer) {
   std::optional<TestCgroup> cgroup(std::in_place, hierarchies_, "-again");
   std::optional<Child> child(std::in_place, 0, [&] { return cgroup->attach(::getpid()); });
