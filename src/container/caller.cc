@@ -256,7 +256,7 @@ Result<Record> describe_caller(pid_t pid, const Namespaces& namespaces, const Na
   else if (shares_pids && cgroup_namespace)
     ticks = oldest_starttime(record.cgroup_paths, hierarchies);
   else if (init)
-    ticks = UMWELT_TRY(read_starttime(*init));
+    ticks = record.init_starttime = UMWELT_TRY(read_starttime(*init));
   if (!ticks) ticks = UMWELT_TRY(read_starttime(pid));
   record.start_boottime_ns = starttime_to_boottime_ns(*ticks);
   record.start_realtime_s = boottime_to_realtime_s(record.start_boottime_ns);

@@ -54,8 +54,9 @@ cgroup::Paths below_common_ancestor(const cgroup::Paths& caller, const cgroup::P
 
 // A record, without id and number, for the container that `pid` (with these namespaces and cgroups)
 // sees itself in: the root of its cgroup namespace, else by its pid namespace's init, else its own
-// cgroup. Its start is that of the pid namespace's init; for a container that shares the daemon's
-// pid namespace, of the oldest process in its cgroup; for the machine itself, boot. Name and
+// cgroup. Its start is that of the pid namespace's init (init_starttime, too); for a container that
+// shares the daemon's pid namespace, of the oldest process in its cgroup; for the machine itself,
+// boot. Name and
 // hostname stay empty: asking would mean entering its namespaces.
 Result<Record> describe_caller(pid_t pid, const Namespaces& namespaces, const Namespaces& own,
                                const cgroup::Paths& paths, const cgroup::Hierarchies& hierarchies);

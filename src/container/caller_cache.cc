@@ -22,6 +22,15 @@ std::uint64_t used_ns(const Kept& kept) {
   return std::max(kept.history.cpu.boottime_ns, kept.history.load.boottime_ns);
 }
 
+// The first of the cgroups where the record tells of no init.
+template <class Map>
+typename Map::const_iterator find_in(const Map& map, const Record& record) {
+  const auto found = map.lower_bound({record.cgroup_paths, record.init_starttime});
+  if (found == map.end() || found->first.first != record.cgroup_paths) return map.end();
+  const bool same = record.init_starttime == 0 || found->first.second == record.init_starttime;
+  return same ? found : map.end();
+}
+
 // Its lock is free: nobody has read it for long.
 Kept kept_of(const Container& container) { return {container.record(), container.history()}; }
 
@@ -45,8 +54,8 @@ CallerCache::ContainerPtr CallerCache::on_demand(std::string_view cgroup_text,
   return nullptr;
 }
 
-CallerCache::ContainerPtr CallerCache::find(const cgroup::Paths& paths) const {
-  const auto found = containers_.find(paths);
+CallerCache::ContainerPtr CallerCache::find(const Record& record) const {
+  const auto found = find_in(containers_, record);
   return found == containers_.end() || found->second->gone() ? nullptr : found->second;
 }
 
@@ -69,20 +78,20 @@ void CallerCache::remember(const std::string& cgroup_text, const Namespaces& nam
 }
 
 void CallerCache::insert(const ContainerPtr& container) {
-  const cgroup::Paths& paths = container->record().cgroup_paths;
-  if (containers_.size() >= kMaxContainers && !containers_.contains(paths)) {
+  const Key key = key_of(container->record());
+  if (containers_.size() >= kMaxContainers && !containers_.contains(key)) {
     const auto oldest = std::min_element(
         containers_.begin(), containers_.end(),
         [](const auto& a, const auto& b) { return used_ns(*a.second) < used_ns(*b.second); });
     if (!oldest->second->gone()) keep(kept_of(*oldest->second));
     containers_.erase(oldest);
   }
-  containers_[paths] = container;
-  kept_.erase(paths);
+  containers_[key] = container;
+  kept_.erase(key);
 }
 
-std::optional<Kept> CallerCache::find_kept(const cgroup::Paths& paths) const {
-  const auto found = kept_.find(paths);
+std::optional<Kept> CallerCache::find_kept(const Record& record) const {
+  const auto found = find_in(kept_, record);
   return found == kept_.end() ? std::nullopt : std::optional(found->second);
 }
 
@@ -92,13 +101,13 @@ void CallerCache::keep(Kept kept) {
     kept_.erase(std::min_element(kept_.begin(), kept_.end(), [](const auto& a, const auto& b) {
       return used_ns(a.second) < used_ns(b.second);
     }));
-  cgroup::Paths paths = kept.record.cgroup_paths;
-  kept_.insert_or_assign(std::move(paths), std::move(kept));
+  Key key = key_of(kept.record);
+  kept_.insert_or_assign(std::move(key), std::move(kept));
 }
 
 std::vector<Kept> CallerCache::all_kept() const {
   std::vector<Kept> out;
-  for (const auto& [paths, kept] : kept_) out.push_back(kept);
+  for (const auto& [key, kept] : kept_) out.push_back(kept);
   return out;
 }
 
@@ -121,7 +130,7 @@ void CallerCache::sweep(std::uint64_t now_ns) {
 
 std::vector<CallerCache::ContainerPtr> CallerCache::containers() const {
   std::vector<ContainerPtr> out;
-  for (const auto& [paths, container] : containers_) out.push_back(container);
+  for (const auto& [key, container] : containers_) out.push_back(container);
   return out;
 }
 

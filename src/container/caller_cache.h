@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "container/caller.h"
@@ -28,7 +29,9 @@ class CallerCache {
   ContainerPtr registered(std::string_view cgroup_text) const;
   ContainerPtr on_demand(std::string_view cgroup_text, const Namespaces& namespaces,
                          std::uint64_t now_ns) const;
-  ContainerPtr find(const cgroup::Paths& paths) const;  // made on demand before
+  // Made on demand before, for a caller of the same cgroups and the same pid namespace; where its
+  // init can't be told, of the same cgroups.
+  ContainerPtr find(const Record& record) const;
 
   void remember_registered(const std::string& cgroup_text, const ContainerPtr& container);
   void remember(const std::string& cgroup_text, const Namespaces& namespaces,
@@ -37,7 +40,7 @@ class CallerCache {
   void insert(const ContainerPtr& container);
 
   // What is left of a container that was dropped, until insert() has it again.
-  std::optional<Kept> find_kept(const cgroup::Paths& paths) const;
+  std::optional<Kept> find_kept(const Record& record) const;
   void keep(Kept kept);  // makes room as insert() does
   std::vector<Kept> all_kept() const;
 
@@ -49,6 +52,9 @@ class CallerCache {
   std::vector<ContainerPtr> containers() const;
 
  private:
+  // The cgroups, and the start of the pid namespace's init (0: not told): of two namespaces that
+  // share a cgroup each has its own uptime, and its own idle time with it.
+  using Key = std::pair<cgroup::Paths, std::uint64_t>;
   struct Answer {
     Namespaces namespaces;
     ContainerPtr container;
@@ -64,11 +70,12 @@ class CallerCache {
       return std::hash<std::string_view>()(text);
     }
   };
+  static Key key_of(const Record& record) { return {record.cgroup_paths, record.init_starttime}; }
   Known& known(const std::string& cgroup_text);
 
   std::unordered_map<std::string, Known, Hash, std::equal_to<>> texts_;
-  std::map<cgroup::Paths, ContainerPtr> containers_;
-  std::map<cgroup::Paths, Kept> kept_;
+  std::map<Key, ContainerPtr> containers_;
+  std::map<Key, Kept> kept_;
 };
 
 }  // namespace umwelt::container

@@ -362,8 +362,8 @@ Result<ContainerPtr> Registry::make_on_demand(Record record) {
   std::optional<Kept> kept;
   {
     std::shared_lock lock(mutex_);
-    if (ContainerPtr container = callers_->find(record.cgroup_paths)) return container;
-    kept = callers_->find_kept(record.cgroup_paths);
+    if (ContainerPtr container = callers_->find(record)) return container;
+    kept = callers_->find_kept(record);
   }
   ContainerPtr made;
   if (kept) {
@@ -375,7 +375,7 @@ Result<ContainerPtr> Registry::make_on_demand(Record record) {
   }
   if (!made) made = UMWELT_TRY(open_on_demand(std::move(record)));
   std::unique_lock lock(mutex_);
-  if (ContainerPtr container = callers_->find(made->record().cgroup_paths)) return container;
+  if (ContainerPtr container = callers_->find(made->record())) return container;
   callers_->insert(made);
   return made;
 }

@@ -58,9 +58,10 @@ class Registry {
   // The container that process `pid` (a thread's id will do) sees itself in, for the shared tree:
   // the registered container whose cgroup is an ancestor of the caller's; else the root of its
   // cgroup namespace; else the cgroup below the lowest common ancestor with the init of its pid
-  // namespace; else its own. Unregistered ones ("caller-INODE", number 0) are made on demand and
-  // cached, at most 1024. Never forks. ESRCH when there is no such process. Its resources() may
-  // fail with ENODEV when the cgroup was removed since; then by_caller() gives the right one.
+  // namespace; else its own. Two pid namespaces in one cgroup are two containers. Unregistered ones
+  // ("caller-INODE", number 0) are made on demand and cached, at most 1024. Never forks. ESRCH when
+  // there is no such process. Its resources() may fail with ENODEV when the cgroup was removed
+  // since; then by_caller() gives the right one.
   Result<ContainerPtr> by_caller(pid_t pid);
 
   // Writes what was accounted of registered containers since the last call beside their records,

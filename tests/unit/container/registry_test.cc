@@ -326,6 +326,22 @@ TEST_F(RegistryTest, ACallerOutsideOfThem) {
   EXPECT_EQ(registry_->by_caller(one.pid()).value(), *registered);
 }
 
+TEST_F(RegistryTest, TwoPidNamespacesInOneCgroup) {
+  TestCgroup cgroup(hierarchies_, "-two");
+  const auto attach = [&](const Child& child) { return cgroup.attach(child.pid()); };
+  const Child before(CLONE_NEWPID);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // a start is told in clock ticks
+  const Child after(CLONE_NEWPID);
+  ASSERT_TRUE(attach(before) && attach(after));
+  const auto first = registry_->by_caller(after.pid()), second = registry_->by_caller(before.pid());
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ((*first)->record().cgroup_paths, (*second)->record().cgroup_paths);
+  for (const auto& [container, child] : {std::pair(*first, &after), std::pair(*second, &before)})
+    EXPECT_EQ(container->record().start_boottime_ns,
+              starttime_to_boottime_ns(*read_starttime(child->pid())));
+  EXPECT_EQ(registry_->by_caller(after.pid()).value(), *first);
+}
+
 TEST_F(RegistryTest, WhatNobodyReadForLongGoesOnWhereItWas) {
   TestCgroup cgroup(hierarchies_, "-idle");
   const Child child(0, [&] { return cgroup.attach(::getpid()); });
