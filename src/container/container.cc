@@ -196,16 +196,19 @@ void Container::account(const cgroup::State& state, const host::Cpus& host, std:
   const view::Cpus cpus = view::choose_cpus(host, state.limits, record_.policy);
   sample.shown.reserve(cpus.shown.size());
   for (const view::ShownCpu& cpu : cpus.shown) sample.shown.emplace_back(cpu.id, cpu.physical);
+  sample.cpus = usable_cpus(cpus);
   history_.cpu = view::next(std::move(history_.cpu), sample, record_.start_boottime_ns);
   history_is_new_ = true;
 
   if (!tasks_counted || !state.pressure) return;
-  const cgroup::CpuTime& used = *state.cpu_time;
   const std::optional<std::uint64_t> waited_ns = waited(*state.pressure);
+  const auto busy_ns = [&](const cgroup::CpuTime& used) {
+    return used.user_ns + used.nice_ns + used.system_ns + (waited_ns ? 0 : used.throttled_ns);
+  };
   history_.load = view::next(std::move(history_.load),
                              {.boottime_ns = now,
-                              .busy_ns = used.user_ns + used.nice_ns + used.system_ns +
-                                         (waited_ns ? 0 : used.throttled_ns),
+                              .busy_ns = busy_ns(*state.cpu_time),
+                              .before_ns = busy_ns(history_.cpu.before),
                               .active = tasks_.running + tasks_.uninterruptible,
                               .cpus = usable_cpus(cpus),
                               .waited_ns = waited_ns,
@@ -240,8 +243,8 @@ Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpu
   if (!limits) return fail(kernel_error(limits.error()));
   const std::int64_t start_s = start_by_clock();
   const bool same = *limits == limits_ && cpus == cpus_ && start_s == identity_.start_realtime_s;
-  if (!same && history_.cpu.boottime_ns != 0) {
-    // The time until now passed under the old limits.
+  if (!same) {
+    // The time until now passed under the old limits, also where nobody has read it.
     if (auto state = cgroup_.read(cgroup::kCpuTime)) {
       state->limits = limits_;
       account(*state, *cpus_, now);

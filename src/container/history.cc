@@ -54,6 +54,7 @@ json cpu_to_json(const view::CpuAccounting& cpu) {
         numbers({id, time.user_ns, time.nice_ns, time.system_ns, time.idle_ns, time.steal_ns}));
   return {{"boottime_ns", cpu.boottime_ns},
           {"used", used_to_json(cpu.used)},
+          {"before", used_to_json(cpu.before)},
           {"per_cpu", std::move(per_cpu)},
           {"by_id", std::move(by_id)},
           {"pending", used_to_json(cpu.pending)},
@@ -65,6 +66,7 @@ Result<view::CpuAccounting> cpu_from_json(const json& value) {
   view::CpuAccounting cpu;
   UMWELT_CHECK(read_field(value, "boottime_ns", cpu.boottime_ns));
   UMWELT_CHECK(read_used(value, "used", cpu.used));
+  if (find_field(value, "before") != nullptr) UMWELT_CHECK(read_used(value, "before", cpu.before));
   UMWELT_CHECK(read_used(value, "pending", cpu.pending));
   UMWELT_CHECK(read_field(value, "forks", cpu.forks));
   UMWELT_CHECK(read_field(value, "processes", cpu.processes));

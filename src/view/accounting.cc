@@ -24,6 +24,12 @@ std::uint64_t busy(const cgroup::CpuTime& time) {
   return saturating_add(time.user_ns, saturating_add(time.nice_ns, time.system_ns));
 }
 
+// Whether a first sample has more than can have been used since the start.
+bool used_before(const CpuSample& sample, std::uint64_t elapsed_ns) {
+  const double most_ns = sample.cpus * static_cast<double>(saturating_add(elapsed_ns, kSecond));
+  return sample.cpus > 0 && static_cast<double>(busy(sample.used)) > most_ns;
+}
+
 // CPUs that come take over the counters of those that went; what is left of these goes to the first
 // shown CPU, and a CPU that comes without one that went starts at 0. So the sum stays what it was.
 void follow_the_set(CpuAccounting& state, const CpuSample& sample) {
@@ -147,6 +153,10 @@ CpuAccounting next(CpuAccounting previous, const CpuSample& sample,
   if (sample.shown.empty()) return state;
   const std::uint64_t since = state.boottime_ns != 0 ? state.boottime_ns : start_boottime_ns;
   const std::uint64_t elapsed = saturating_sub(sample.boottime_ns, since);
+  if (state.boottime_ns == 0 && used_before(sample, elapsed)) {
+    state.used = state.before = sample.used;
+    state.before.per_cpu.clear();
+  }
   follow_the_set(state, sample);
 
   cgroup::CpuTime& left = state.pending;
@@ -183,6 +193,10 @@ LoadAccounting next(LoadAccounting previous, const LoadSample& sample,
   LoadAccounting state = previous;
   const std::uint64_t since = state.boottime_ns != 0 ? state.boottime_ns : start_boottime_ns;
   const std::uint64_t elapsed = saturating_sub(sample.boottime_ns, since);
+  if (state.boottime_ns == 0 && sample.before_ns > 0) {
+    state.busy_ns = sample.before_ns;
+    state.waited_ns = sample.waited_ns.value_or(0);  // before or since: nobody knows
+  }
   const auto advance = [&](std::uint64_t interval_ns, double active) {
     const double seconds = static_cast<double>(interval_ns) / static_cast<double>(kSecond);
     const auto step = [&](double& load, double period_s) {

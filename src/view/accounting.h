@@ -26,6 +26,7 @@ struct ShownCpuTime {
 struct CpuAccounting {
   std::uint64_t boottime_ns = 0;           // of the last sample; 0: none yet
   cgroup::CpuTime used;                    // of the last sample
+  cgroup::CpuTime before;                  // used before the container's start; not per CPU
   std::map<unsigned, ShownCpuTime> by_id;  // of the CPUs that the last sample showed, by shown id
   // Used (user, nice, system) but not yet placed, for lack of room on the CPUs: the clock and the
   // counters are not read in one instant. At most a second for each shown CPU.
@@ -39,9 +40,12 @@ struct CpuSample {
   cgroup::CpuTime used;
   std::vector<std::pair<unsigned, unsigned>> shown;  // (shown id, physical id), ascending by id
   std::optional<std::uint64_t> processes;            // now, when they were counted
+  double cpus = 0;  // as many as it may use at once: allowed CPUs, quota; 0: unknown
 };
 
-// A first sample starts from the container's start (`start_boottime_ns`).
+// A first sample starts from the container's start (`start_boottime_ns`). If more was used than
+// there was time for since, the cgroup is older, and nobody knows what of it is the container's:
+// then its time starts from that sample.
 CpuAccounting next(CpuAccounting previous, const CpuSample& sample,
                    std::uint64_t start_boottime_ns);
 
@@ -57,9 +61,10 @@ struct LoadAccounting {
 
 struct LoadSample {
   std::uint64_t boottime_ns = 0;
-  std::uint64_t busy_ns = 0;  // CPU time used since the cgroup was made, with throttled time
-  std::uint64_t active = 0;   // tasks running, runnable or uninterruptible now
-  double cpus = 0;            // as many as it may use at once: allowed CPUs, quota; 0: unknown
+  std::uint64_t busy_ns = 0;    // CPU time used since the cgroup was made, with throttled time
+  std::uint64_t before_ns = 0;  // what of it was used before the container's start, if any
+  std::uint64_t active = 0;     // tasks running, runnable or uninterruptible now
+  double cpus = 0;              // as many as it may use at once: allowed CPUs, quota; 0: unknown
   // Time in which at least one task waited for a CPU or for I/O, since the cgroup was made; then
   // `busy_ns` is without throttled time, which is waiting, too. nullopt: not measured.
   std::optional<std::uint64_t> waited_ns = {};

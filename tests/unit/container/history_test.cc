@@ -16,6 +16,8 @@ History example() {
                       .system_ns = 3,
                       .throttled_ns = 4,
                       .per_cpu = {{0, 5}, {8191, 6}}};
+  history.cpu.before = {
+      .user_ns = 50, .nice_ns = 51, .system_ns = 52, .throttled_ns = 53, .per_cpu = {}};
   history.cpu.by_id[0] = {10, 11, 12, 13, 14};
   history.cpu.by_id[5] = {20, 21, 22, 23, 24};
   history.cpu.pending = {
@@ -43,6 +45,7 @@ TEST(History, SurvivesText) {
   EXPECT_EQ(back->cpu.used.per_cpu, example().cpu.used.per_cpu);
   EXPECT_EQ(back->cpu.by_id.at(5).steal_ns, 24U);
   EXPECT_EQ(back->cpu.pending.system_ns, 9U);
+  EXPECT_EQ(back->cpu.before.throttled_ns, 53U);
   EXPECT_EQ(back->load.load1, 0.1);
   EXPECT_TRUE(history_from_text(history_to_text(History{})));
 }

@@ -34,6 +34,37 @@ TEST(CpuAccounting, WithoutPerCpuCountsTimeIsSpreadEvenly) {
   }
 }
 
+TEST(CpuAccounting, ACgroupThatIsOlderThanItsContainer) {
+  CpuSample s = sample(10030 * kSecond, 2000 * kSecond, 0, {{0, 0}, {1, 1}});
+  s.cpus = 2;
+  CpuAccounting state = next({}, s, 10000 * kSecond);
+  EXPECT_EQ(busy(state.by_id.at(0)) + busy(state.by_id.at(1)), 0U);
+  EXPECT_EQ(state.by_id.at(0).idle_ns + state.by_id.at(1).idle_ns, 60 * kSecond);
+  EXPECT_EQ(state.before.user_ns, 2000 * kSecond);
+  s.boottime_ns += kSecond;
+  s.used.user_ns += kSecond;
+  state = next(state, s, 10000 * kSecond);
+  EXPECT_EQ(busy(state.by_id.at(0)) + busy(state.by_id.at(1)), kSecond);
+  // What there was time for is its own; the clock and the counters are not read in one instant.
+  s = sample(10030 * kSecond, 61 * kSecond, 0, {{0, 0}, {1, 1}});
+  s.cpus = 2;
+  state = next({}, s, 10000 * kSecond);
+  EXPECT_EQ(busy(state.by_id.at(0)) + busy(state.by_id.at(1)), 60 * kSecond);
+  EXPECT_EQ(state.before.user_ns, 0U);
+}
+
+TEST(LoadAccounting, ACgroupThatIsOlderThanItsContainer) {
+  LoadSample s;
+  s.boottime_ns = 10030 * kSecond;
+  s.busy_ns = 2000 * kSecond;
+  s.before_ns = 2000 * kSecond;
+  s.cpus = 2;
+  for (const std::optional<std::uint64_t> waited_ns : {std::optional(900 * kSecond), {}}) {
+    s.waited_ns = waited_ns;
+    EXPECT_EQ(next(LoadAccounting{}, s, 10000 * kSecond).load1, 0.0);
+  }
+}
+
 TEST(CpuAccounting, CpuacctPlacesTimeOnThePhysicalCpu) {
   CpuSample s = sample(10 * kSecond, 4 * kSecond, 2 * kSecond, {{0, 4}, {1, 5}});
   s.used.per_cpu = {{0, 0}, {4, 1 * kSecond}, {5, 5 * kSecond}};
