@@ -154,7 +154,12 @@ Result<view::Resources> Container::resources(unsigned needs) {
     if (!nodes) return fail(EIO, nodes.error().message());
     facts->node_meminfo = std::move(nodes->node_meminfo);
   }
-  const cgroup::State state = UMWELT_TRY(read_cgroup(needs, now));
+  cgroup::State state = UMWELT_TRY(read_cgroup(needs, now));
+  if (state.io) {
+    history_.io = view::next(std::move(history_.io), *state.io);
+    history_is_new_ = true;
+    state.io = view::shown_io(history_.io);
+  }
   account(state, *facts->cpus, now);
   view::Moment moment;
   moment.boottime_ns = now;

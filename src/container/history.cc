@@ -4,6 +4,7 @@
 #include <cmath>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/cpu_set.h"
 #include "container/json_fields.h"
@@ -112,10 +113,47 @@ Result<view::LoadAccounting> load_from_json(const json& value) {
   return load;
 }
 
+json io_to_json(const view::IoAccounting& io) {
+  json rows = json::array();
+  for (const auto& [device, counted] : io) {
+    const auto& [last, lost] = counted;
+    rows.push_back(numbers({device.first, device.second, last.read_bytes, last.written_bytes,
+                            last.discarded_bytes, last.reads, last.writes, last.discards,
+                            lost.read_bytes, lost.written_bytes, lost.discarded_bytes, lost.reads,
+                            lost.writes, lost.discards}));
+  }
+  return rows;
+}
+
+// Absent in a history of an earlier version.
+Result<view::IoAccounting> io_from_json(const json& history) {
+  view::IoAccounting io;
+  if (find_field(history, "io") == nullptr) return io;
+  const json* rows = UMWELT_TRY(find_array(history, "io"));
+  for (const json& row : *rows) {
+    std::uint64_t major = 0, minor = 0;
+    view::CountedIo counted;
+    auto& [last, lost] = counted;
+    UMWELT_CHECK(read_numbers(
+        &row, {&major, &minor, &last.read_bytes, &last.written_bytes, &last.discarded_bytes,
+               &last.reads, &last.writes, &last.discards, &lost.read_bytes, &lost.written_bytes,
+               &lost.discarded_bytes, &lost.reads, &lost.writes, &lost.discards}));
+    if (!std::in_range<unsigned>(major) || !std::in_range<unsigned>(minor))
+      return bad_field("io", "of devices");
+    last.major = static_cast<unsigned>(major);
+    last.minor = static_cast<unsigned>(minor);
+    io[{last.major, last.minor}] = counted;
+  }
+  return io;
+}
+
 }  // namespace
 
 std::string history_to_text(const History& history) {
-  return json{{"cpu", cpu_to_json(history.cpu)}, {"load", load_to_json(history.load)}}.dump();
+  return json{{"cpu", cpu_to_json(history.cpu)},
+              {"load", load_to_json(history.load)},
+              {"io", io_to_json(history.io)}}
+      .dump();
 }
 
 Result<History> history_from_text(std::string_view text) {
@@ -128,6 +166,7 @@ Result<History> history_from_text(std::string_view text) {
   History history;
   history.cpu = UMWELT_TRY(cpu_from_json(*cpu));
   history.load = UMWELT_TRY(load_from_json(*load));
+  history.io = UMWELT_TRY(io_from_json(value));
   return history;
 }
 

@@ -14,6 +14,7 @@ namespace umwelt::container {
 struct History {
   view::CpuAccounting cpu;
   view::LoadAccounting load;
+  view::IoAccounting io;
 };
 
 std::string history_to_text(const History& history);

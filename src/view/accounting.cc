@@ -18,6 +18,12 @@ constexpr std::uint64_t ShownCpuTime::*kColumns[] = {
 constexpr std::uint64_t cgroup::CpuTime::*kBusy[] = {
     &cgroup::CpuTime::user_ns, &cgroup::CpuTime::nice_ns, &cgroup::CpuTime::system_ns};
 
+constexpr std::size_t kMaxIoDevices = 1024;
+constexpr std::uint64_t cgroup::DeviceIo::*kIoCounters[] = {
+    &cgroup::DeviceIo::read_bytes,      &cgroup::DeviceIo::written_bytes,
+    &cgroup::DeviceIo::discarded_bytes, &cgroup::DeviceIo::reads,
+    &cgroup::DeviceIo::writes,          &cgroup::DeviceIo::discards};
+
 void add(std::uint64_t& to, std::uint64_t value) { to = saturating_add(to, value); }
 
 std::uint64_t busy(const cgroup::CpuTime& time) {
@@ -219,6 +225,35 @@ LoadAccounting next(LoadAccounting previous, const LoadSample& sample,
   state.running = sample.running;
   state.total = sample.total;
   return state;
+}
+
+IoAccounting next(IoAccounting previous, const std::vector<cgroup::DeviceIo>& sample) {
+  IoAccounting state = std::move(previous);
+  std::map<std::pair<unsigned, unsigned>, cgroup::DeviceIo> now;
+  for (const cgroup::DeviceIo& io : sample) now[{io.major, io.minor}] = io;
+  // Devices come and go; a container that makes many must not make this grow for ever.
+  if (state.size() > kMaxIoDevices)
+    std::erase_if(state, [&](const auto& entry) { return !now.contains(entry.first); });
+  for (auto& [device, counted] : state) now.try_emplace(device);
+  for (const auto& [device, io] : now) {
+    CountedIo& counted = state[device];
+    for (const auto counter : kIoCounters)
+      add(counted.lost.*counter, saturating_sub(counted.last.*counter, io.*counter));
+    counted.last = io;
+  }
+  return state;
+}
+
+std::vector<cgroup::DeviceIo> shown_io(const IoAccounting& accounting) {
+  std::vector<cgroup::DeviceIo> shown;
+  shown.reserve(accounting.size());
+  for (const auto& [device, counted] : accounting) {
+    cgroup::DeviceIo& io = shown.emplace_back(counted.last);
+    io.major = device.first;
+    io.minor = device.second;
+    for (const auto counter : kIoCounters) add(io.*counter, counted.lost.*counter);
+  }
+  return shown;
 }
 
 }  // namespace umwelt::view

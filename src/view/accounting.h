@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two views that need a history, each as State next(State previous, Sample sample). Pure: time
+// The views that need a history, each as State next(State previous, Sample sample). Pure: time
 // is an argument.
 #pragma once
 
@@ -77,5 +77,15 @@ struct LoadSample {
 // many are taken to have been active as are now.
 LoadAccounting next(LoadAccounting previous, const LoadSample& sample,
                     std::uint64_t start_boottime_ns);
+
+// Block I/O by (major, minor). v1 loses what a nested cgroup did when that is removed, and both
+// versions what was done on a device that is gone: kept here, so that no counter goes back.
+struct CountedIo {
+  cgroup::DeviceIo last;  // of the last sample
+  cgroup::DeviceIo lost;  // by which the samples went back so far
+};
+using IoAccounting = std::map<std::pair<unsigned, unsigned>, CountedIo>;
+IoAccounting next(IoAccounting previous, const std::vector<cgroup::DeviceIo>& sample);
+std::vector<cgroup::DeviceIo> shown_io(const IoAccounting& accounting);  // ascending by device
 
 }  // namespace umwelt::view

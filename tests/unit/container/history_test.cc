@@ -33,6 +33,8 @@ History example() {
                   .running = 42,
                   .total = 43,
                   .last_pid = 45};
+  history.io[{254, 1}] = {.last = {254, 1, 60, 61, 62, 63, 64, 65},
+                          .lost = {0, 0, 70, 71, 72, 73, 74, 75}};
   return history;
 }
 
@@ -47,6 +49,12 @@ TEST(History, SurvivesText) {
   EXPECT_EQ(back->cpu.pending.system_ns, 9U);
   EXPECT_EQ(back->cpu.before.throttled_ns, 53U);
   EXPECT_EQ(back->load.load1, 0.1);
+  EXPECT_EQ(back->io.at({254, 1}).last.discards, 65U);
+  EXPECT_EQ(back->io.at({254, 1}).lost.read_bytes, 70U);
+  // Of an earlier version.
+  const char* without_io =
+      R"({"cpu":{"used":[1,2,3,4],"pending":[0,0,0,0],"per_cpu":[],"by_id":[]},"load":{}})";
+  EXPECT_TRUE(history_from_text(without_io));
   EXPECT_TRUE(history_from_text(history_to_text(History{})));
 }
 
@@ -65,6 +73,7 @@ TEST(History, AnythingElseIsRefused) {
        {replaced("[8191,6]", "[8192,6]"), replaced("[8191,6]", "[6]"),
         replaced("[8191,6]", "[1,2,3]"), replaced("[0,10,11,12,13,14]", "[0,10,11,12,13]"),
         replaced("[0,10,11,12,13,14]", "[0,10,11,12,13,1.5]"),
+        replaced("[254,1,", "[4294967296,1,"), replaced("[254,1,", "[254,"),
         replaced("\"load1\":0.1", "\"load1\":-1"), replaced("\"load1\":0.1", "\"load1\":[]"),
         replaced("\"forks\":30", "\"forks\":-1")})
     EXPECT_FALSE(history_from_text(text)) << text;

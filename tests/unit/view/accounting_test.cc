@@ -53,6 +53,33 @@ TEST(CpuAccounting, ACgroupThatIsOlderThanItsContainer) {
   EXPECT_EQ(state.before.user_ns, 0U);
 }
 
+TEST(IoAccounting, WhatIsLostIsKept) {
+  IoAccounting state =
+      next(IoAccounting{}, {{7, 0, 100, 10, 0, 5, 1, 0}, {8, 0, 1, 0, 0, 1, 0, 0}});
+  // A nested cgroup is removed that had read 60; 20 were read since. Device 8:0 is gone.
+  state = next(state, {{7, 0, 60, 12, 0, 6, 2, 0}});
+  auto shown = shown_io(state);
+  ASSERT_EQ(shown.size(), 2U);
+  EXPECT_EQ(shown[0].read_bytes, 100U);
+  EXPECT_EQ(shown[0].written_bytes, 12U);
+  EXPECT_EQ(shown[0].reads, 6U);
+  EXPECT_EQ(shown[1].major, 8U);
+  EXPECT_EQ(shown[1].read_bytes, 1U);
+  state = next(state, {{7, 0, 80, 12, 0, 6, 2, 0}, {8, 0, 3, 0, 0, 2, 0, 0}});
+  shown = shown_io(state);
+  EXPECT_EQ(shown[0].read_bytes, 120U);
+  EXPECT_EQ(shown[1].read_bytes, 4U);
+  EXPECT_EQ(shown[1].reads, 3U);
+}
+
+TEST(IoAccounting, DevicesThatAreGoneAreForgottenWhenThereAreTooMany) {
+  IoAccounting state;
+  for (unsigned minor = 0; minor < 1500; ++minor)
+    state = next(std::move(state), {{7, minor, 1, 0, 0, 1, 0, 0}});
+  EXPECT_LE(state.size(), 1025U);
+  EXPECT_EQ(shown_io(state).back().minor, 1499U);
+}
+
 TEST(LoadAccounting, ACgroupThatIsOlderThanItsContainer) {
   LoadSample s;
   s.boottime_ns = 10030 * kSecond;
