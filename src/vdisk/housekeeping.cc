@@ -219,7 +219,8 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
   // A keeper that was killed may have left containers stopped.
   for (const container::Record& c : impl->growing_containers())
     (void)apply_frozen(c.cgroup_paths, false);
-  UMWELT_CHECK(ReadyPool::clear(impl->store));
+  if (const auto cleared = ReadyPool::clear(impl->store); !cleared)
+    impl->trouble("remove prepared vdisks: " + cleared.error().message());
   if (settings.ready > 0)
     impl->ready = UMWELT_TRY(
         ReadyPool::open(impl->store, {settings.ready_bytes, settings.ready_class, settings.ready}));

@@ -31,6 +31,7 @@ namespace {
 using nlohmann::json;
 
 constexpr char kRoot[] = "rootfs", kImage[] = "image";
+constexpr std::uint64_t kStepBytes = 256U << 10;  // of the archive, between two signs of life
 
 // All times are before it, so it changes nothing but the time of the image itself: the same content
 // gives the same file.
@@ -79,9 +80,12 @@ Result<std::uint64_t> reserve_of(int directory) {
 }
 
 ArchiveProgress steps(const Confined& confined, const std::string& what) {
-  return [&confined, what](std::uint64_t done, std::uint64_t total) {
-    confined.tell({{"what", what}, {"done_bytes", done}, {"total_bytes", total}});
-  };
+  return
+      [&confined, what, next = std::uint64_t{0}](std::uint64_t done, std::uint64_t total) mutable {
+        if (done < next) return;
+        next = done + kStepBytes;
+        confined.tell({{"what", what}, {"done_bytes", done}, {"total_bytes", total}});
+      };
 }
 
 json unpacked(const char* root, const TreeWriter& writer, const ImageConfig& config) {
