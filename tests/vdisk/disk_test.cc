@@ -261,8 +261,9 @@ TEST_P(GrowTest, OfflineUpAndDown) {
   for (int i = 0; !lock_file(file.get()) && i < 100; ++i) ::usleep(20000);
   grown = *read_record(file.get());
   for (const std::uint64_t bytes : {1ULL << 30, 64ULL << 20, 40ULL << 30}) {
-    if (bytes > grown.capacity_bytes)
+    if (bytes > grown.capacity_bytes) {
       ASSERT_TRUE(lengthen(file.get(), grown.cls, grown.capacity_bytes, bytes));
+    }
     const auto resized = resize(file.get(), grown.cls, bytes);
     ASSERT_TRUE(resized) << bytes << ": " << resized.error().message();
     struct stat status {};
