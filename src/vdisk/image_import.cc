@@ -258,7 +258,7 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
     input = UMWELT_TRY(open_at(AT_FDCWD, source, O_RDONLY | O_NONBLOCK));
     if (::fstat(input.get(), &status) != 0) return fail_errno("fstat " + source);
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISFIFO(status.st_mode))
-      return fail(0, fmt::format("{} is neither a directory nor an archive", source));
+      return fail(0, "neither a directory nor an archive");
     // Only the open was not to wait.
     if (::fcntl(input.get(), F_SETFL, 0) != 0) return fail_errno("fcntl " + source);
   }

@@ -123,6 +123,24 @@ HostFilesystem::~HostFilesystem() {
   if (!backing_.empty()) fs::remove(backing_, ignored);
 }
 
+Store open_store(const HostFilesystem& host, const Policy& policy) {
+  auto store = Store::open(host.path() + "/vdisks", scratch_directory() + "/templates", policy);
+  EXPECT_TRUE(store) << store.error().message();
+  return std::move(*store);
+}
+
+bool soon(const std::function<bool()>& condition) {
+  for (int i = 0; i < 500; ++i) {
+    if (condition()) return true;
+    ::usleep(20000);
+  }
+  return false;
+}
+
+bool idle(const Store& store, const std::string& name) {
+  return soon([&] { return !store.find(name)->in_use; });
+}
+
 unsigned attached_loops() {
   unsigned count = 0;
   for (const auto& entry : fs::directory_iterator("/sys/block")) {

@@ -5,10 +5,12 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "base/unique_fd.h"
+#include "vdisk/store.h"
 
 namespace umwelt::vdisk::test {
 
@@ -40,6 +42,13 @@ std::string make_directory(const std::string& name);
 
 // Runs a shell command; its exit code, with the output in `output`.
 int shell(const std::string& command, std::string* output = nullptr);
+
+// The store in "vdisks" there; templates are shared by all tests.
+Store open_store(const HostFilesystem& host, const Policy& policy);
+
+// The kernel lets go of a vdisk shortly after its last user.
+bool soon(const std::function<bool()>& condition);
+bool idle(const Store& store, const std::string& name);
 
 unsigned attached_loops();  // whose name begins with "umwelt"
 

@@ -24,7 +24,9 @@
 namespace umwelt::vdisk {
 namespace {
 
+using test::idle;
 using test::shell;
+using test::soon;
 
 constexpr std::uint64_t kMiB = 1ULL << 20;
 
@@ -33,14 +35,6 @@ Record wish(std::uint64_t bytes, Class c = Class::kThin) {
   r.cls = c;
   r.capacity_bytes = bytes;
   return r;
-}
-
-bool soon(const std::function<bool()>& condition) {
-  for (int i = 0; i < 500; ++i) {
-    if (condition()) return true;
-    ::usleep(20000);
-  }
-  return false;
 }
 
 // A process that does `work` and then waits for its end.
@@ -65,15 +59,7 @@ std::uint64_t length_of(int file) {
 
 class InterruptedTest : public test::OnEachHost {
  protected:
-  Store open(const Policy& policy = {}) {
-    auto store =
-        Store::open(host->path() + "/vdisks", test::scratch_directory() + "/templates", policy);
-    EXPECT_TRUE(store) << store.error().message();
-    return std::move(*store);
-  }
-  static bool idle(const Store& store, const std::string& name) {
-    return soon([&] { return !store.find(name)->in_use; });
-  }
+  Store open(const Policy& policy = {}) { return test::open_store(*host, policy); }
   static std::string upper(const Disk& disk) { return path_of(disk.mount()) + "/upper"; }
   // Of the file "f" in it.
   static std::string sum_of_file(const Disk& disk) {

@@ -20,7 +20,9 @@
 namespace umwelt::vdisk {
 namespace {
 
+using test::idle;
 using test::shell;
+using test::soon;
 
 constexpr std::uint64_t kMiB = 1ULL << 20, kGiB = 1ULL << 30;
 
@@ -38,27 +40,9 @@ std::vector<std::string> names(const Store& store) {
   return result;
 }
 
-// The kernel lets go of a vdisk shortly after its last user.
-template <class Condition>
-bool soon(Condition condition) {
-  for (int i = 0; i < 250; ++i) {
-    if (condition()) return true;
-    ::usleep(20000);
-  }
-  return false;
-}
-
 class StoreTest : public test::OnEachHost {
  protected:
-  Store open(const Policy& policy = {}) {
-    auto store =
-        Store::open(host->path() + "/vdisks", test::scratch_directory() + "/templates", policy);
-    EXPECT_TRUE(store) << store.error().message();
-    return std::move(*store);
-  }
-  bool idle(const Store& store, const std::string& name) {
-    return soon([&] { return !store.find(name)->in_use; });
-  }
+  Store open(const Policy& policy = {}) { return test::open_store(*host, policy); }
 };
 UMWELT_ON_EACH_HOST(StoreTest);
 
