@@ -18,9 +18,6 @@ constexpr std::size_t kMaxAnswers = 64;  // namespaces that share one cgroup
 std::uint64_t used_ns(const Container& container) {
   return std::max(container.last_read_ns(), container.opened_ns());
 }
-std::uint64_t used_ns(const Kept& kept) {
-  return std::max(kept.history.cpu.boottime_ns, kept.history.load.boottime_ns);
-}
 
 // The first of the cgroups where the record tells of no init.
 template <class Map>
@@ -30,9 +27,6 @@ typename Map::const_iterator find_in(const Map& map, const Record& record) {
   const bool same = record.init_starttime == 0 || found->first.second == record.init_starttime;
   return same ? found : map.end();
 }
-
-// Its lock is free: nobody has read it for long.
-Kept kept_of(const Container& container) { return {container.record(), container.history()}; }
 
 }  // namespace
 
@@ -83,11 +77,24 @@ void CallerCache::insert(const ContainerPtr& container) {
     const auto oldest = std::min_element(
         containers_.begin(), containers_.end(),
         [](const auto& a, const auto& b) { return used_ns(*a.second) < used_ns(*b.second); });
-    if (!oldest->second->gone()) keep(kept_of(*oldest->second));
+    keep_or_drop(*oldest->second);
     containers_.erase(oldest);
   }
-  containers_[key] = container;
-  kept_.erase(key);
+  const std::string& history = container->history_path();
+  ContainerPtr& place = containers_[key];
+  if (place && place->history_path() != history) dropped_.push_back(place->history_path());
+  place = container;
+  const auto kept = kept_.find(key);
+  if (kept == kept_.end()) return;
+  if (kept->second.history != history) dropped_.push_back(kept->second.history);
+  kept_.erase(kept);
+}
+
+void CallerCache::keep_or_drop(const Container& container) {
+  if (container.gone())
+    dropped_.push_back(container.history_path());
+  else
+    keep({container.record(), container.history_path(), container.last_read_ns()});
 }
 
 std::optional<Kept> CallerCache::find_kept(const Record& record) const {
@@ -96,27 +103,25 @@ std::optional<Kept> CallerCache::find_kept(const Record& record) const {
 }
 
 void CallerCache::keep(Kept kept) {
-  if (used_ns(kept) == 0) return;  // it was shown nothing that a later one could contradict
-  if (kept_.size() >= kMaxContainers)
-    kept_.erase(std::min_element(kept_.begin(), kept_.end(), [](const auto& a, const auto& b) {
-      return used_ns(a.second) < used_ns(b.second);
-    }));
-  Key key = key_of(kept.record);
-  kept_.insert_or_assign(std::move(key), std::move(kept));
-}
-
-std::vector<Kept> CallerCache::all_kept() const {
-  std::vector<Kept> out;
-  for (const auto& [key, kept] : kept_) out.push_back(kept);
-  return out;
+  // It was shown nothing that a later one could contradict.
+  if (kept.used_ns == 0) return dropped_.push_back(std::move(kept.history));
+  if (kept_.size() >= kMaxContainers) {
+    const auto oldest = std::min_element(
+        kept_.begin(), kept_.end(),
+        [](const auto& a, const auto& b) { return a.second.used_ns < b.second.used_ns; });
+    dropped_.push_back(std::move(oldest->second.history));
+    kept_.erase(oldest);
+  }
+  Kept& place = kept_[key_of(kept.record)];
+  if (!place.history.empty()) dropped_.push_back(std::move(place.history));
+  place = std::move(kept);
 }
 
 void CallerCache::sweep(std::uint64_t now_ns) {
   std::erase_if(containers_, [&](const auto& entry) {
     const Container& container = *entry.second;
-    if (container.gone()) return true;
-    if (saturating_sub(now_ns, used_ns(container)) <= kIdle) return false;
-    keep(kept_of(container));
+    if (!container.gone() && saturating_sub(now_ns, used_ns(container)) <= kIdle) return false;
+    keep_or_drop(container);
     return true;
   });
   for (auto& [text, known] : texts_)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,9 +13,15 @@
 
 #include "container/caller.h"
 #include "container/container.h"
-#include "container/kept.h"
 
 namespace umwelt::container {
+
+// A container made on demand that nobody reads, as far as one that is made later goes on from it.
+struct Kept {
+  Record record;
+  std::string history;        // path of its HistoryFile
+  std::uint64_t used_ns = 0;  // CLOCK_BOOTTIME, when it was last shown something; 0: never
+};
 
 // Who asked, and what the answer was: the text of /proc/PID/cgroup to a registered container, or
 // with the caller's namespaces to one made on demand. Not thread-safe: the registry's lock guards
@@ -42,7 +49,8 @@ class CallerCache {
   // What is left of a container that was dropped, until insert() has it again.
   std::optional<Kept> find_kept(const Record& record) const;
   void keep(Kept kept);  // makes room as insert() does
-  std::vector<Kept> all_kept() const;
+  // The histories of those that no later one will go on from, since the last call.
+  std::vector<std::string> take_dropped() { return std::exchange(dropped_, {}); }
 
   // After a registration or its end: other containers may be the answer now.
   void forget_callers() { texts_.clear(); }
@@ -72,10 +80,12 @@ class CallerCache {
   };
   static Key key_of(const Record& record) { return {record.cgroup_paths, record.init_starttime}; }
   Known& known(const std::string& cgroup_text);
+  void keep_or_drop(const Container& container);
 
   std::unordered_map<std::string, Known, Hash, std::equal_to<>> texts_;
   std::map<Key, ContainerPtr> containers_;
   std::map<Key, Kept> kept_;
+  std::vector<std::string> dropped_;
 };
 
 }  // namespace umwelt::container

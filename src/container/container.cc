@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/parse.h"
 #include "cgroup/parse.h"
 #include "container/caller.h"
@@ -157,10 +158,10 @@ Result<view::Resources> Container::resources(unsigned needs) {
   cgroup::State state = UMWELT_TRY(read_cgroup(needs, now));
   if (state.io) {
     history_.io = view::next(std::move(history_.io), *state.io);
-    history_is_new_ = true;
     state.io = view::shown_io(history_.io);
   }
   account(state, *facts->cpus, now);
+  if (state.io || state.cpu_time) keep_history();
   view::Moment moment;
   moment.boottime_ns = now;
   if ((needs & kShowsCpuTime) != 0) moment.cpu = &history_.cpu;
@@ -203,7 +204,6 @@ void Container::account(const cgroup::State& state, const host::Cpus& host, std:
   for (const view::ShownCpu& cpu : cpus.shown) sample.shown.emplace_back(cpu.id, cpu.physical);
   sample.cpus = usable_cpus(cpus);
   history_.cpu = view::next(std::move(history_.cpu), sample, record_.start_boottime_ns);
-  history_is_new_ = true;
 
   if (!tasks_counted || !state.pressure) return;
   const std::optional<std::uint64_t> waited_ns = waited(*state.pressure);
@@ -319,25 +319,28 @@ void Container::tick() {
   if (!facts) return;
   std::lock_guard lock(mutex_);
   // A failure is told to whoever reads next.
-  if (const auto state = read_cgroup(needs, now)) account(*state, *facts->cpus, now);
+  const auto state = read_cgroup(needs, now);
+  if (!state) return;
+  account(*state, *facts->cpus, now);
+  keep_history();
 }
 
-History Container::history() const {
+void Container::keep_history_in(const std::string& path) {
   std::lock_guard lock(mutex_);
-  return history_;
+  history_file_.emplace(path);
+  auto found = history_file_->load();
+  if (!found) return spdlog::warn("container {}: {}", record_.id, found.error().message());
+  // One of the future is of another boot.
+  if (*found && (*found)->sampled_ns() <= boottime_ns()) history_ = std::move(**found);
 }
 
-std::optional<History> Container::new_history() {
-  std::lock_guard lock(mutex_);
-  if (!std::exchange(history_is_new_, false)) return std::nullopt;
-  return history_;
-}
-
-void Container::restore(History history) {
-  std::lock_guard lock(mutex_);
-  const std::uint64_t now = boottime_ns();
-  if (history.cpu.boottime_ns > now || history.load.boottime_ns > now) return;
-  history_ = std::move(history);
+void Container::keep_history() {
+  if (!history_file_) return;
+  const auto kept = history_file_->store(history_);
+  if (!kept && !history_fails_)
+    spdlog::warn("container {}: its counters may go back if the daemon is restarted: {}",
+                 record_.id, kept.error().message());
+  history_fails_ = !kept;
 }
 
 }  // namespace umwelt::container

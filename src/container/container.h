@@ -12,7 +12,7 @@
 
 #include "base/result.h"
 #include "cgroup/reader.h"
-#include "container/history.h"
+#include "container/history_file.h"
 #include "container/record.h"
 #include "host/reader.h"
 #include "view/files.h"
@@ -66,11 +66,10 @@ class Container {
   // Called about once a second: keeps the history of containers that somebody reads.
   void tick();
 
-  History history() const;
-  // The history, if it went on since the last call.
-  std::optional<History> new_history();
-  // Before the first read. A history of the future is none of this container's.
-  void restore(History history);
+  // Before the first read: goes on from the history in the file `path`, if there is one, and keeps
+  // it there from then on: what an answer depends on is there before the answer is.
+  void keep_history_in(const std::string& path);
+  const std::string& history_path() const { return history_file_->path(); }  // after that
 
  private:
   Container(Record record, std::shared_ptr<host::Reader> host,
@@ -81,6 +80,7 @@ class Container {
   Result<bool> read_limits(const std::shared_ptr<const host::Cpus>& cpus, std::uint64_t now);
   Result<cgroup::State> read_cgroup(unsigned needs, std::uint64_t now);
   void account(const cgroup::State& state, const host::Cpus& cpus, std::uint64_t now);
+  void keep_history();
   std::uint64_t last_pid();
   std::int64_t start_by_clock() const;
   Error kernel_error(const Error& error);
@@ -102,9 +102,10 @@ class Container {
   std::shared_ptr<const host::Cpus> cpus_;  // that they were read with
   std::uint64_t limits_read_ns_;
   History history_;
-  bool history_is_new_ = false;
-  cgroup::Tasks tasks_;              // as of tasks_read_ns_
-  std::uint64_t tasks_read_ns_ = 0;  // 0: never
+  std::optional<HistoryFile> history_file_;  // its path is constant
+  bool history_fails_ = false;               // to be kept
+  cgroup::Tasks tasks_;                      // as of tasks_read_ns_
+  std::uint64_t tasks_read_ns_ = 0;          // 0: never
   std::size_t pid_levels_ = 0;       // pid namespaces from the daemon's to its own; 0: not known
   std::uint64_t cpu_shown_ns_ = 0;   // last read that showed CPU time
   std::uint64_t load_shown_ns_ = 0;  // last read that showed the load

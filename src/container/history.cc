@@ -1,172 +1,165 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/history.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
-#include <initializer_list>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/cpu_set.h"
-#include "container/json_fields.h"
 
 namespace umwelt::container {
 namespace {
 
-using nlohmann::json;
+constexpr std::size_t kPerCpuWords = 2, kByIdWords = 6, kIoWords = 14;
 
-json numbers(std::initializer_list<std::uint64_t> values) { return json(values); }
-
-json used_to_json(const cgroup::CpuTime& used) {
-  return numbers({used.user_ns, used.nice_ns, used.system_ns, used.throttled_ns});
-}
-
-// An array of as many whole numbers as there are fields.
-Result<void> read_numbers(const json* row, std::initializer_list<std::uint64_t*> fields) {
-  if (row == nullptr || !row->is_array() || row->size() != fields.size())
-    return fail(EINVAL, "a row of numbers");
-  std::size_t i = 0;
-  for (std::uint64_t* field : fields) {
-    const json& value = (*row)[i++];
-    if (!value.is_number_unsigned()) return fail(EINVAL, "a row of numbers");
-    *field = value.get<std::uint64_t>();
+// Every field that is there once, in turn.
+template <class HistoryLike, class Field>
+void each_field(HistoryLike& history, Field field) {
+  auto& [cpu, load, io] = history;
+  field(cpu.boottime_ns);
+  for (auto* time : {&cpu.used, &cpu.before, &cpu.pending}) {
+    field(time->user_ns);
+    field(time->nice_ns);
+    field(time->system_ns);
+    field(time->throttled_ns);
   }
-  return {};
+  field(cpu.forks);
+  field(cpu.processes);
+  field(load.boottime_ns);
+  for (auto* average : {&load.load1, &load.load5, &load.load15}) field(*average);
+  field(load.busy_ns);
+  field(load.waited_ns);
+  field(load.running);
+  field(load.total);
+  field(load.last_pid);
 }
 
-Result<void> read_used(const json& object, const char* key, cgroup::CpuTime& used) {
-  return read_numbers(find_field(object, key),
-                      {&used.user_ns, &used.nice_ns, &used.system_ns, &used.throttled_ns});
+template <class Time, class Field>
+void each_field_of_cpu(Time& time, Field field) {
+  for (auto* value : {&time.user_ns, &time.nice_ns, &time.system_ns, &time.idle_ns, &time.steal_ns})
+    field(*value);
 }
 
-Result<const json*> find_array(const json& object, const char* key) {
-  const json* found = find_field(object, key);
-  if (found == nullptr || !found->is_array() || found->size() > CpuSet::kMaxId + 1)
-    return bad_field(key, "an array");
-  return found;
+template <class Io, class Field>
+void each_field_of_device(Io& counted, Field field) {
+  for (auto* io : {&counted.last, &counted.lost})
+    for (auto* value : {&io->read_bytes, &io->written_bytes, &io->discarded_bytes, &io->reads,
+                        &io->writes, &io->discards})
+      field(*value);
 }
 
-bool valid_cpu(std::uint64_t id) { return id <= CpuSet::kMaxId; }
+class Writer {
+ public:
+  explicit Writer(std::span<std::uint64_t> words) : words_(words) {}
+  void operator()(std::uint64_t value) { words_[next_++] = value; }
+  void operator()(double value) { (*this)(std::bit_cast<std::uint64_t>(value)); }
 
-json cpu_to_json(const view::CpuAccounting& cpu) {
-  json per_cpu = json::array(), by_id = json::array();
-  for (const auto& [id, ns] : cpu.used.per_cpu) per_cpu.push_back(numbers({id, ns}));
-  for (const auto& [id, time] : cpu.by_id)
-    by_id.push_back(
-        numbers({id, time.user_ns, time.nice_ns, time.system_ns, time.idle_ns, time.steal_ns}));
-  return {{"boottime_ns", cpu.boottime_ns},
-          {"used", used_to_json(cpu.used)},
-          {"before", used_to_json(cpu.before)},
-          {"per_cpu", std::move(per_cpu)},
-          {"by_id", std::move(by_id)},
-          {"pending", used_to_json(cpu.pending)},
-          {"forks", cpu.forks},
-          {"processes", cpu.processes}};
-}
+ private:
+  std::span<std::uint64_t> words_;
+  std::size_t next_ = 0;
+};
 
-Result<view::CpuAccounting> cpu_from_json(const json& value) {
-  view::CpuAccounting cpu;
-  UMWELT_CHECK(read_field(value, "boottime_ns", cpu.boottime_ns));
-  UMWELT_CHECK(read_used(value, "used", cpu.used));
-  if (find_field(value, "before") != nullptr) UMWELT_CHECK(read_used(value, "before", cpu.before));
-  UMWELT_CHECK(read_used(value, "pending", cpu.pending));
-  UMWELT_CHECK(read_field(value, "forks", cpu.forks));
-  UMWELT_CHECK(read_field(value, "processes", cpu.processes));
-  const json* per_cpu = UMWELT_TRY(find_array(value, "per_cpu"));
-  for (const json& row : *per_cpu) {
-    std::uint64_t id = 0, ns = 0;
-    UMWELT_CHECK(read_numbers(&row, {&id, &ns}));
-    if (!valid_cpu(id)) return bad_field("per_cpu", "of CPUs");
-    cpu.used.per_cpu.emplace_back(static_cast<unsigned>(id), ns);
+class Reader {
+ public:
+  explicit Reader(std::span<const std::uint64_t> words) : words_(words) {}
+  bool has(std::size_t count) const { return words_.size() >= count; }
+  bool at_end() const { return words_.empty(); }
+  std::uint64_t next() {
+    const std::uint64_t value = words_.front();
+    words_ = words_.subspan(1);
+    return value;
   }
-  const json* by_id = UMWELT_TRY(find_array(value, "by_id"));
-  for (const json& row : *by_id) {
-    std::uint64_t id = 0;
-    view::ShownCpuTime time;
-    UMWELT_CHECK(read_numbers(
-        &row, {&id, &time.user_ns, &time.nice_ns, &time.system_ns, &time.idle_ns, &time.steal_ns}));
-    if (!valid_cpu(id)) return bad_field("by_id", "of CPUs");
-    cpu.by_id[static_cast<unsigned>(id)] = time;
+  void operator()(std::uint64_t& value) { value = next(); }
+  void operator()(double& value) { value = std::bit_cast<double>(next()); }
+
+  // Calls `row` for each row of as many words, until one is bad.
+  template <class Row>
+  Result<void> rows(std::size_t words, Row row) {
+    if (!has(1)) return fail(EINVAL, "a history that is cut short");
+    const std::uint64_t count = next();
+    if (count > words_.size() / words) return fail(EINVAL, "a history that is cut short");
+    for (std::uint64_t i = 0; i < count; ++i)
+      if (!row()) return fail(EINVAL, "a history of no such CPU or device");
+    return {};
   }
-  return cpu;
+
+ private:
+  std::span<const std::uint64_t> words_;
+};
+
+std::size_t count_of_fields() {
+  static const std::size_t count = [] {
+    std::size_t fields = 0;
+    const History history;
+    each_field(history, [&](const auto&) { ++fields; });
+    return fields;
+  }();
+  return count;
 }
 
-json load_to_json(const view::LoadAccounting& load) {
-  return {
-      {"boottime_ns", load.boottime_ns}, {"load1", load.load1},     {"load5", load.load5},
-      {"load15", load.load15},           {"busy_ns", load.busy_ns}, {"waited_ns", load.waited_ns},
-      {"running", load.running},         {"total", load.total},     {"last_pid", load.last_pid}};
-}
-
-Result<view::LoadAccounting> load_from_json(const json& value) {
-  view::LoadAccounting load;
-  UMWELT_CHECK(read_field(value, "boottime_ns", load.boottime_ns));
-  UMWELT_CHECK(read_field(value, "load1", load.load1));
-  UMWELT_CHECK(read_field(value, "load5", load.load5));
-  UMWELT_CHECK(read_field(value, "load15", load.load15));
-  UMWELT_CHECK(read_field(value, "busy_ns", load.busy_ns));
-  UMWELT_CHECK(read_field(value, "waited_ns", load.waited_ns));
-  UMWELT_CHECK(read_field(value, "last_pid", load.last_pid));
-  UMWELT_CHECK(read_field(value, "running", load.running));
-  UMWELT_CHECK(read_field(value, "total", load.total));
-  for (const double average : {load.load1, load.load5, load.load15})
-    if (!std::isfinite(average) || average < 0) return bad_field("load", "an average");
-  return load;
-}
-
-json io_to_json(const view::IoAccounting& io) {
-  json rows = json::array();
-  for (const auto& [device, counted] : io) {
-    const auto& [last, lost] = counted;
-    rows.push_back(numbers({device.first, device.second, last.read_bytes, last.written_bytes,
-                            last.discarded_bytes, last.reads, last.writes, last.discards,
-                            lost.read_bytes, lost.written_bytes, lost.discarded_bytes, lost.reads,
-                            lost.writes, lost.discards}));
-  }
-  return rows;
-}
-
-// Absent in a history of an earlier version.
-Result<view::IoAccounting> io_from_json(const json& history) {
-  view::IoAccounting io;
-  if (find_field(history, "io") == nullptr) return io;
-  const json* rows = UMWELT_TRY(find_array(history, "io"));
-  for (const json& row : *rows) {
-    std::uint64_t major = 0, minor = 0;
-    view::CountedIo counted;
-    auto& [last, lost] = counted;
-    UMWELT_CHECK(read_numbers(
-        &row, {&major, &minor, &last.read_bytes, &last.written_bytes, &last.discarded_bytes,
-               &last.reads, &last.writes, &last.discards, &lost.read_bytes, &lost.written_bytes,
-               &lost.discarded_bytes, &lost.reads, &lost.writes, &lost.discards}));
-    if (!std::in_range<unsigned>(major) || !std::in_range<unsigned>(minor))
-      return bad_field("io", "of devices");
-    last.major = static_cast<unsigned>(major);
-    last.minor = static_cast<unsigned>(minor);
-    io[{last.major, last.minor}] = counted;
-  }
-  return io;
-}
+bool is_average(double value) { return std::isfinite(value) && value >= 0; }
 
 }  // namespace
 
-std::string history_to_text(const History& history) {
-  return json{{"cpu", cpu_to_json(history.cpu)},
-              {"load", load_to_json(history.load)},
-              {"io", io_to_json(history.io)}}
-      .dump();
+std::uint64_t History::sampled_ns() const { return std::max(cpu.boottime_ns, load.boottime_ns); }
+
+std::size_t history_size(const History& history) {
+  return count_of_fields() + 3 + kPerCpuWords * history.cpu.used.per_cpu.size() +
+         kByIdWords * history.cpu.by_id.size() + kIoWords * history.io.size();
 }
 
-Result<History> history_from_text(std::string_view text) {
-  const json value = json::parse(text, nullptr, false);
-  if (!value.is_object()) return fail(EINVAL, "a history must be a JSON object");
-  const json* cpu = find_field(value, "cpu");
-  const json* load = find_field(value, "load");
-  if (cpu == nullptr || !cpu->is_object() || load == nullptr || !load->is_object())
-    return fail(EINVAL, "a history needs \"cpu\" and \"load\"");
+void put_history(const History& history, std::span<std::uint64_t> words) {
+  Writer put(words);
+  const auto put_field = [&](const auto& value) { put(value); };
+  each_field(history, put_field);
+  put(std::uint64_t{history.cpu.used.per_cpu.size()});
+  for (const auto& [id, ns] : history.cpu.used.per_cpu) {
+    put(std::uint64_t{id});
+    put(ns);
+  }
+  put(std::uint64_t{history.cpu.by_id.size()});
+  for (const auto& [id, time] : history.cpu.by_id) {
+    put(std::uint64_t{id});
+    each_field_of_cpu(time, put_field);
+  }
+  put(std::uint64_t{history.io.size()});
+  for (const auto& [device, counted] : history.io) {
+    put(std::uint64_t{device.first});
+    put(std::uint64_t{device.second});
+    each_field_of_device(counted, put_field);
+  }
+}
+
+Result<History> take_history(std::span<const std::uint64_t> words) {
+  Reader take(words);
+  const auto take_field = [&](auto& value) { take(value); };
+  if (!take.has(count_of_fields())) return fail(EINVAL, "a history that is cut short");
   History history;
-  history.cpu = UMWELT_TRY(cpu_from_json(*cpu));
-  history.load = UMWELT_TRY(load_from_json(*load));
-  history.io = UMWELT_TRY(io_from_json(value));
+  each_field(history, take_field);
+  UMWELT_CHECK(take.rows(kPerCpuWords, [&] {
+    const std::uint64_t id = take.next(), ns = take.next();
+    history.cpu.used.per_cpu.emplace_back(static_cast<unsigned>(id), ns);
+    return id <= CpuSet::kMaxId;
+  }));
+  UMWELT_CHECK(take.rows(kByIdWords, [&] {
+    const std::uint64_t id = take.next();
+    each_field_of_cpu(history.cpu.by_id[static_cast<unsigned>(id)], take_field);
+    return id <= CpuSet::kMaxId;
+  }));
+  UMWELT_CHECK(take.rows(kIoWords, [&] {
+    const std::uint64_t major = take.next(), minor = take.next();
+    view::CountedIo counted;
+    counted.last.major = static_cast<unsigned>(major);
+    counted.last.minor = static_cast<unsigned>(minor);
+    each_field_of_device(counted, take_field);
+    history.io[{counted.last.major, counted.last.minor}] = counted;
+    return std::in_range<unsigned>(major) && std::in_range<unsigned>(minor);
+  }));
+  const view::LoadAccounting& load = history.load;
+  if (!take.at_end() || !is_average(load.load1) || !is_average(load.load5) ||
+      !is_average(load.load15))
+    return fail(EINVAL, "no history");
   return history;
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a container has been shown, as far as later answers depend on it: kept beside its record, so
-// that no counter goes back when the daemon is restarted.
+// What a container has been shown, as far as later answers depend on it.
 #pragma once
 
-#include <string>
-#include <string_view>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 
 #include "base/result.h"
 #include "view/accounting.h"
@@ -15,10 +15,15 @@ struct History {
   view::CpuAccounting cpu;
   view::LoadAccounting load;
   view::IoAccounting io;
+
+  // CLOCK_BOOTTIME of its last sample of CPU time or load; 0: none.
+  std::uint64_t sampled_ns() const;
 };
 
-std::string history_to_text(const History& history);
+// A history as numbers of 64 bits, as many as history_size() tells.
+std::size_t history_size(const History& history);
+void put_history(const History& history, std::span<std::uint64_t> words);
 // EINVAL for anything but a whole history.
-Result<History> history_from_text(std::string_view text);
+Result<History> take_history(std::span<const std::uint64_t> words);
 
 }  // namespace umwelt::container

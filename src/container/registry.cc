@@ -15,14 +15,13 @@
 namespace umwelt::container {
 namespace {
 
+using json = nlohmann::json;
 using ContainerPtr = Registry::ContainerPtr;
 
 constexpr std::size_t kMaxRecordBytes = 1U << 20;
 constexpr const char* kRecordSuffix = ".json";
 constexpr const char* kNextNumberFile = "/next-number";
 constexpr const char* kHistorySuffix = ".history";
-constexpr const char* kOnDemandFile = "/on-demand";  // a line for each, JSON
-constexpr std::size_t kMaxOnDemandBytes = 256U << 20;
 constexpr const char* kViewsSuffix = ".views";  // launch/attach.h
 // Numbers are reserved on disk in blocks, so that most containers cost no write for theirs.
 constexpr std::uint64_t kNumberBlock = 64;
@@ -34,6 +33,15 @@ std::string describe(const Record& record) { return "container \"" + record.id +
 // No container outlives a crash of the machine.
 Result<void> write_state(const std::string& path, const std::string& text) {
   return replace_file(path, text, 0600, /*durable=*/false);
+}
+
+Result<Record> read_record(const std::string& file) {
+  const std::string text = UMWELT_TRY(read_file(file, kMaxRecordBytes));
+  return record_from_json(json::parse(text, nullptr, false));
+}
+
+std::string beside(const std::string& file, const char* suffix) {
+  return std::filesystem::path(file).replace_extension(suffix);
 }
 
 bool init_lives(const Record& record) {
@@ -71,16 +79,9 @@ class Registry::Turn {
  public:
   Turn(Registry& registry, std::string id) : registry_(registry), id_(std::move(id)) {
     std::unique_lock lock(registry_.change_mutex_);
-    registry_.turn_over_.wait(lock, [&] { return take(); });
-  }
-  // Does not wait: see had().
-  Turn(Registry& registry, std::string id, std::try_to_lock_t)
-      : registry_(registry), id_(std::move(id)) {
-    const std::lock_guard lock(registry_.change_mutex_);
-    take();
+    registry_.turn_over_.wait(lock, [&] { return registry_.changing_.insert(id_).second; });
   }
   ~Turn() {
-    if (!had_) return;
     {
       const std::lock_guard lock(registry_.change_mutex_);
       registry_.changing_.erase(id_);
@@ -90,19 +91,15 @@ class Registry::Turn {
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
 
-  bool had() const { return had_; }
-
  private:
-  bool take() { return had_ = registry_.changing_.insert(id_).second; }
-
   Registry& registry_;
   const std::string id_;
-  bool had_ = false;
 };
 
 Registry::Registry(std::string records_dir, cgroup::Hierarchies hierarchies,
                    std::shared_ptr<host::Reader> host)
     : records_dir_(std::move(records_dir)),
+      callers_dir_(records_dir_ + "/callers"),
       hierarchies_(std::move(hierarchies)),
       host_(std::move(host)),
       own_(read_namespaces(::getpid()).value_or(Namespaces{})),
@@ -113,7 +110,7 @@ Registry::~Registry() = default;
 void Registry::observe(Observer observer) { observers_.push_back(std::move(observer)); }
 
 Result<unsigned> Registry::load() {
-  UMWELT_CHECK(make_directories(records_dir_));
+  UMWELT_CHECK(make_directories(callers_dir_));
   const auto next = read_file(records_dir_ + kNextNumberFile);
 
   std::vector<ContainerPtr> loaded;
@@ -127,6 +124,7 @@ Result<unsigned> Registry::load() {
     } else {
       spdlog::info("record {} dropped: {}", file, container.error().message());
       ::unlink(file.c_str());
+      HistoryFile::remove(beside(file, kHistorySuffix));
     }
   }
   if (code) return fail(code.value(), "list " + records_dir_);
@@ -140,25 +138,17 @@ Result<unsigned> Registry::load() {
     const Turn turn(*this, container->record().id);
     insert(container);
   }
-  load_on_demand();
+  load_callers();
   return static_cast<unsigned>(loaded.size());
 }
 
 Result<ContainerPtr> Registry::load_record(const std::string& file) {
-  const auto json =
-      nlohmann::json::parse(UMWELT_TRY(read_file(file, kMaxRecordBytes)), nullptr, false);
-  Record record = UMWELT_TRY(record_from_json(json));
+  Record record = UMWELT_TRY(read_record(file));
   if (record.number == 0 || records_dir_ + "/" + record.id + kRecordSuffix != file)
     return fail(EINVAL, "the record is not of this file");
   if (!init_lives(record)) return fail(ESRCH, "its init process");
   ContainerPtr container = UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_));
-  if (const auto text = read_file(path_of(*container, kHistorySuffix), kMaxRecordBytes)) {
-    if (auto history = history_from_text(*text))
-      container->restore(std::move(*history));
-    else
-      spdlog::warn("history of container {}: {}", container->record().id,
-                   history.error().message());
-  }
+  container->keep_history_in(path_of(*container, kHistorySuffix));
   return container;
 }
 
@@ -166,43 +156,52 @@ std::string Registry::path_of(const Container& container, const char* suffix) co
   return records_dir_ + "/" + container.record().id + suffix;
 }
 
-void Registry::save_histories() {
-  for (const ContainerPtr& container : all()) {
-    const Turn turn(*this, container->record().id, std::try_to_lock);
-    if (!turn.had() || find(container->record().id) != container) continue;  // it is about to go
-    const auto history = container->new_history();
-    if (!history) continue;
-    const auto saved = write_state(path_of(*container, kHistorySuffix), history_to_text(*history));
-    if (!saved) spdlog::warn("{}", saved.error().message());
+void Registry::load_callers() {
+  std::set<std::string> files;
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator(callers_dir_, code))
+    files.insert(entry.path());
+  std::set<std::string> strays = files;
+  for (const std::string& file : files) {
+    auto kept = load_caller(file);
+    if (!kept) continue;
+    strays.erase(file);
+    strays.erase(kept->history);
+    std::unique_lock lock(mutex_);
+    callers_->keep(std::move(*kept));
   }
-  save_on_demand();
+  for (const std::string& stray : strays) ::unlink(stray.c_str());
+  remove_dropped();
 }
 
-void Registry::save_on_demand() {
-  bool any_new = false;
-  std::vector<Kept> all;
-  for (const ContainerPtr& container : on_demand()) {
-    any_new |= container->new_history().has_value();
-    all.push_back({container->record(), container->history()});
-  }
-  if (!any_new) return;
+Result<Kept> Registry::load_caller(const std::string& file) {
+  const std::filesystem::path path(file);
+  const auto number = parse_u64(path.stem().native());
+  if (path.extension() != kRecordSuffix || !number) return fail(EINVAL, file + " is no record");
+  next_caller_ = std::max(next_caller_.load(), *number + 1);
+  Kept kept;
+  kept.history = caller_file(*number, kHistorySuffix);
+  kept.record = UMWELT_TRY(read_record(file));
+  const auto history = UMWELT_TRY(HistoryFile(kept.history).load());
+  if (!history) return fail(ENOENT, kept.history);
+  kept.used_ns = std::max(history->sampled_ns(), std::uint64_t{1});
+  return kept;
+}
+
+std::string Registry::caller_file(std::uint64_t number, const char* suffix) const {
+  return callers_dir_ + "/" + std::to_string(number) + suffix;
+}
+
+void Registry::remove_dropped() {
+  std::vector<std::string> dropped;
   {
-    std::shared_lock lock(mutex_);
-    for (Kept& kept : callers_->all_kept()) all.push_back(std::move(kept));
+    std::unique_lock lock(mutex_);
+    dropped = callers_->take_dropped();
   }
-  std::string text;
-  for (const Kept& kept : all) text += kept_to_line(kept);
-  const auto saved = write_state(records_dir_ + kOnDemandFile, text);
-  if (!saved) spdlog::warn("{}", saved.error().message());
-}
-
-void Registry::load_on_demand() {
-  const auto text = read_file(records_dir_ + kOnDemandFile, kMaxOnDemandBytes);
-  if (!text) return;
-  std::unique_lock lock(mutex_);
-  std::string_view lines = *text;
-  while (const auto line = next_line(lines))
-    if (auto kept = kept_from_line(*line)) callers_->keep(std::move(*kept));
+  for (const std::string& history : dropped) {
+    HistoryFile::remove(history);
+    ::unlink(beside(history, kRecordSuffix).c_str());
+  }
 }
 
 Result<std::uint64_t> Registry::take_number() {
@@ -234,11 +233,12 @@ Result<ContainerPtr> Registry::add(Record record) {
   std::string text;
   try {
     text = to_json(container->record()).dump(2);
-  } catch (const nlohmann::json::exception&) {
+  } catch (const json::exception&) {
     return fail(EINVAL, describe(container->record()) + " has a name or cgroup that is not UTF-8");
   }
-  ::unlink(path_of(*container, kHistorySuffix).c_str());
+  HistoryFile::remove(path_of(*container, kHistorySuffix));
   UMWELT_CHECK(write_state(path_of(*container, kRecordSuffix), text + "\n"));
+  container->keep_history_in(path_of(*container, kHistorySuffix));
   insert(container);
   return container;
 }
@@ -266,7 +266,7 @@ bool Registry::erase(const ContainerPtr& container) {
     callers_->forget_callers();
   }
   ::unlink(path_of(*container, kRecordSuffix).c_str());
-  ::unlink(path_of(*container, kHistorySuffix).c_str());
+  HistoryFile::remove(path_of(*container, kHistorySuffix));
   ::unlink(path_of(*container, kViewsSuffix).c_str());
   for (const Observer& observer : observers_)
     if (observer.removed) observer.removed(container);
@@ -368,15 +368,24 @@ Result<ContainerPtr> Registry::make_on_demand(Record record) {
   ContainerPtr made;
   if (kept) {
     // Its record has the inode: it is not opened when another cgroup has the name now.
-    if (const auto again = open_on_demand(std::move(kept->record))) {
-      made = *again;
-      made->restore(std::move(kept->history));
-    }
+    made = open_on_demand(std::move(kept->record)).value_or(nullptr);
+    if (made) made->keep_history_in(kept->history);
   }
-  if (!made) made = UMWELT_TRY(open_on_demand(std::move(record)));
-  std::unique_lock lock(mutex_);
-  if (ContainerPtr container = callers_->find(made->record())) return container;
-  callers_->insert(made);
+  if (!made) {
+    made = UMWELT_TRY(open_on_demand(std::move(record)));
+    made->keep_history_in(caller_file(next_caller_++, kHistorySuffix));
+  }
+  {
+    std::unique_lock lock(mutex_);
+    if (ContainerPtr container = callers_->find(made->record())) return container;
+    callers_->insert(made);
+  }
+  remove_dropped();
+  const std::string file = beside(made->history_path(), kRecordSuffix);
+  // A path that is not UTF-8 becomes another one, which no cgroup has.
+  const auto text = to_json(made->record()).dump(-1, ' ', false, json::error_handler_t::replace);
+  if (const auto saved = write_state(file, text); !saved)
+    spdlog::warn("{}", saved.error().message());
   return made;
 }
 
@@ -385,8 +394,11 @@ Result<ContainerPtr> Registry::open_on_demand(Record record) const {
 }
 
 void Registry::sweep(std::uint64_t now_ns) {
-  std::unique_lock lock(mutex_);
-  callers_->sweep(now_ns);
+  {
+    std::unique_lock lock(mutex_);
+    callers_->sweep(now_ns);
+  }
+  remove_dropped();
 }
 
 }  // namespace umwelt::container

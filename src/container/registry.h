@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -17,9 +18,11 @@
 namespace umwelt::container {
 
 class CallerCache;
+struct Kept;
 
 // Who is a container. Thread-safe; look-ups share the lock, which is never held around I/O.
-// Records are written to `records_dir`/ID.json before a registration is acknowledged.
+// Records are written to `records_dir`/ID.json before a registration is acknowledged; what their
+// containers are shown, to ID.history, and of on-demand ones to callers/N.json and N.history.
 class Registry {
  public:
   using ContainerPtr = std::shared_ptr<Container>;
@@ -64,10 +67,6 @@ class Registry {
   // since; then by_caller() gives the right one.
   Result<ContainerPtr> by_caller(pid_t pid);
 
-  // Writes what was accounted of registered containers since the last call beside their records,
-  // and of on-demand ones, if of any, to one file.
-  void save_histories();
-
   // Drops on-demand containers whose cgroup is gone or that nobody asked about for a minute. What
   // these were shown is kept for the next time, also over a restart; of 1024 of them.
   void sweep(std::uint64_t now_ns = boottime_ns());
@@ -83,14 +82,17 @@ class Registry {
   ContainerPtr registered_for(const cgroup::Paths& paths) const;
   Result<ContainerPtr> make_on_demand(Record record);
   Result<ContainerPtr> open_on_demand(Record record) const;
-  void load_on_demand();
-  void save_on_demand();
+  void load_callers();
+  Result<Kept> load_caller(const std::string& file);
+  std::string caller_file(std::uint64_t number, const char* suffix) const;
+  void remove_dropped();
 
-  const std::string records_dir_;
+  const std::string records_dir_, callers_dir_;
   const cgroup::Hierarchies hierarchies_;
   const std::shared_ptr<host::Reader> host_;
   const Namespaces own_;
   std::vector<Observer> observers_;
+  std::atomic<std::uint64_t> next_caller_{1};  // names what is kept of on-demand containers
 
   // Guards what follows. Not held while a container is opened or observers are told: either may
   // have to wait for something that a container holds.

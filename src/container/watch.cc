@@ -33,7 +33,7 @@ using ContainerPtr = Registry::ContainerPtr;
 // of a hierarchy and for containers whose watches are lost.
 constexpr std::size_t kLookedAtPerTick = 8;
 constexpr std::size_t kReconciledPerTick = 1;
-constexpr unsigned kTicksBetweenSweeps = 10;  // and between savings of histories
+constexpr unsigned kTicksBetweenSweeps = 10;
 // The kernel updates effective cpusets after the uevent, in a work queue.
 constexpr unsigned kTicksAfterHotplug = 2;
 constexpr std::uint32_t kLimitEvents = IN_MODIFY | IN_DELETE_SELF | IN_MOVE_SELF;
@@ -381,7 +381,6 @@ void Watch::Impl::tick() {
 
 void Watch::Impl::sweep() {
   registry.sweep();
-  registry.save_histories();
   {
     std::lock_guard lock(mutex);
     if (!std::exchange(freed, false)) return;
@@ -430,7 +429,6 @@ Watch::~Watch() {
   if (!impl_->thread.joinable()) return;
   impl_->wake_up();
   impl_->thread.join();
-  impl_->registry.save_histories();
 }
 
 Result<void> Watch::refresh(const ContainerPtr& container) {

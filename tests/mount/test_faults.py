@@ -91,12 +91,32 @@ class Load:
               f" {p99 * 1000:.2f} ms", flush=True)
 
 
+def counters(name, text):
+    """What never goes back of a file."""
+    if name == "uptime":
+        return [float(field) for field in text.split()]
+    if name == "stat":
+        rows = {row.split()[0]: row.split()[1:] for row in text.splitlines()}
+        return [int(field) for key in (b"cpu", b"processes") for field in rows[key]]
+    return []
+
+
 def make_check():
-    """A file that is read must be whole, and make sense for some moment."""
-    lengths = {}
+    """A file that is read must be whole, and make sense for some moment; no counter goes back."""
+    lengths, last = {}, {}
 
     def check(path, text):
         name = path.rsplit("/", 1)[1]
+        if wrong := check_form(path, name, text):
+            return wrong
+        now = counters(name, text)
+        before = last.get((threading.get_ident(), path), now)
+        last[threading.get_ident(), path] = now
+        if any(a > b for a, b in zip(before, now)):
+            return f"went back from {before} to {now}"
+        return None
+
+    def check_form(path, name, text):
         if name in ("meminfo", "cpuinfo", "stat", "uptime", "loadavg", "swaps"):
             if not text.endswith(b"\n"):
                 return f"cut short: {text[-40:]!r}"
@@ -257,6 +277,26 @@ def test_limits_that_change_while_nobody_serves_are_shown(daemon, container):
         container.refresh()
         assert read_whole(container.config / "proc/cpuinfo").count(b"processor\t") == count
         assert len(cpu_list(container.read(f"{SYS_CPU}/online"))) == count
+
+
+def test_no_counter_goes_back_when_the_server_is_killed(daemon, container):
+    """Also where one sample could not make up the past: CPUs went away after the last answer."""
+    if len(CPUS) < 2:
+        pytest.skip("needs two CPUs")
+    paths = [container.live / "proc/stat", container.live / "proc/uptime"]
+    for _ in range(5):
+        container.cgroup.set_cpus(",".join(map(str, CPUS)))
+        container.refresh()
+        time.sleep(0.3)
+        before = [counters(path.name, read_whole(path)) for path in paths]
+        server = daemon.server_pid()
+        os.kill(server, signal.SIGKILL)
+        container.cgroup.set_cpus(str(CPUS[0]))
+        wait_until(lambda: daemon.server_pid() not in (None, server), 10 * SLOWNESS)
+        container.refresh()
+        for path, then in zip(paths, before):
+            now = counters(path.name, read_whole(path))
+            assert all(a <= b for a, b in zip(then, now)), (path, then, now)
 
 
 def test_no_descriptors_left(daemon, container):

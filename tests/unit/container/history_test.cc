@@ -2,8 +2,21 @@
 #include "container/history.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "container/kept.h"
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "container/history_file.h"
 
 namespace umwelt::container {
 namespace {
@@ -38,63 +51,158 @@ History example() {
   return history;
 }
 
-TEST(History, SurvivesText) {
-  const std::string text = history_to_text(example());
-  const auto back = history_from_text(text);
+std::vector<std::uint64_t> words_of(const History& history) {
+  std::vector<std::uint64_t> words(history_size(history));
+  put_history(history, words);
+  return words;
+}
+
+TEST(History, SurvivesBeingWritten) {
+  const auto words = words_of(example());
+  const auto back = take_history(words);
   ASSERT_TRUE(back) << back.error().message();
-  EXPECT_EQ(history_to_text(*back), text);
+  EXPECT_EQ(words_of(*back), words);
   EXPECT_EQ(back->cpu.boottime_ns, example().cpu.boottime_ns);
   EXPECT_EQ(back->cpu.used.per_cpu, example().cpu.used.per_cpu);
   EXPECT_EQ(back->cpu.by_id.at(5).steal_ns, 24U);
   EXPECT_EQ(back->cpu.pending.system_ns, 9U);
   EXPECT_EQ(back->cpu.before.throttled_ns, 53U);
+  EXPECT_EQ(back->cpu.processes, 31U);
   EXPECT_EQ(back->load.load1, 0.1);
+  EXPECT_EQ(back->load.last_pid, 45U);
   EXPECT_EQ(back->io.at({254, 1}).last.discards, 65U);
   EXPECT_EQ(back->io.at({254, 1}).lost.read_bytes, 70U);
-  // Of an earlier version.
-  const char* without_io =
-      R"({"cpu":{"used":[1,2,3,4],"pending":[0,0,0,0],"per_cpu":[],"by_id":[]},"load":{}})";
-  EXPECT_TRUE(history_from_text(without_io));
-  EXPECT_TRUE(history_from_text(history_to_text(History{})));
+  EXPECT_TRUE(take_history(words_of(History{})));
 }
 
 TEST(History, AnythingElseIsRefused) {
-  const std::string good = history_to_text(example());
+  std::vector<std::uint64_t> words = words_of(example());
   // Cut anywhere, it is no history any more.
-  for (std::size_t size = 0; size < good.size(); ++size)
-    EXPECT_FALSE(history_from_text(std::string_view(good).substr(0, size))) << size;
-  const auto replaced = [&](const std::string& from, const std::string& to) {
-    std::string text = good;
-    const std::size_t at = text.find(from);
-    EXPECT_NE(at, std::string::npos) << from;
-    return text.replace(at, from.size(), to);
-  };
-  for (const std::string& text :
-       {replaced("[8191,6]", "[8192,6]"), replaced("[8191,6]", "[6]"),
-        replaced("[8191,6]", "[1,2,3]"), replaced("[0,10,11,12,13,14]", "[0,10,11,12,13]"),
-        replaced("[0,10,11,12,13,14]", "[0,10,11,12,13,1.5]"),
-        replaced("[254,1,", "[4294967296,1,"), replaced("[254,1,", "[254,"),
-        replaced("\"load1\":0.1", "\"load1\":-1"), replaced("\"load1\":0.1", "\"load1\":[]"),
-        replaced("\"forks\":30", "\"forks\":-1")})
-    EXPECT_FALSE(history_from_text(text)) << text;
+  for (std::size_t size = 0; size < words.size(); ++size)
+    EXPECT_FALSE(take_history(std::span(words).first(size))) << size;
+  words.push_back(0);
+  EXPECT_FALSE(take_history(words));
+
+  History history = example();
+  history.cpu.used.per_cpu[1].first = 8192;
+  EXPECT_FALSE(take_history(words_of(history)));
+  history = example();
+  history.cpu.by_id[8192] = {};
+  EXPECT_FALSE(take_history(words_of(history)));
+  for (const double bad : {-1.0, double{NAN}, std::numeric_limits<double>::infinity()}) {
+    history = example();
+    history.load.load5 = bad;
+    EXPECT_FALSE(take_history(words_of(history))) << bad;
+  }
 }
 
-TEST(History, KeptWithItsContainer) {
-  Kept kept;
-  kept.record.id = "caller-1";
-  kept.record.cgroup_paths = {{"", "/with\ta tab\nand a line"}};
-  kept.record.cgroup_inode = 7;
-  kept.history = example();
-  const std::string line = kept_to_line(kept);
-  ASSERT_EQ(line.find('\n'), line.size() - 1);
-  const auto back = kept_from_line(std::string_view(line).substr(0, line.size() - 1));
-  ASSERT_TRUE(back) << back.error().message();
-  EXPECT_EQ(back->record.cgroup_paths, kept.record.cgroup_paths);
-  EXPECT_EQ(back->record.cgroup_inode, 7U);
-  EXPECT_EQ(kept_to_line(*back), line);
-  for (const std::string& bad :
-       {std::string(), std::string("{}"), std::string("{}\t{}"), line.substr(0, line.size() - 2)})
-    EXPECT_FALSE(kept_from_line(bad)) << bad;
+class HistoryFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string folder = "/tmp/umwelt-history-XXXXXX";
+    ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+    folder_ = folder;
+    path_ = folder_ + "/a.history";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string folder_, path_;
+};
+
+TEST_F(HistoryFileTest, HasWhatWasStoredLast) {
+  {
+    HistoryFile file(path_);
+    const auto none = file.load();
+    ASSERT_TRUE(none);
+    EXPECT_FALSE(*none);
+    History history;
+    // It becomes longer than the file that is made for the first.
+    for (unsigned cpu = 0; cpu < 2000; cpu += 100) {
+      history.cpu.boottime_ns = cpu + 1;
+      for (unsigned id = 0; id <= cpu; ++id) history.cpu.by_id[id].user_ns = cpu;
+      ASSERT_TRUE(file.store(history));
+      const auto back = HistoryFile(path_).load();
+      ASSERT_TRUE(back && *back);
+      EXPECT_EQ(words_of(**back), words_of(history));
+    }
+    ASSERT_TRUE(file.store(example()));
+  }
+  const auto back = HistoryFile(path_).load();
+  ASSERT_TRUE(back && *back);
+  EXPECT_EQ(words_of(**back), words_of(example()));
+  HistoryFile::remove(path_);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+TEST_F(HistoryFileTest, AnyOtherFileIsRefused) {
+  ASSERT_TRUE(HistoryFile(path_).store(example()));
+  const std::string good = *read_file(path_);
+  const auto is_refused = [&](const std::string& text) {
+    std::ofstream(path_, std::ios::trunc) << text;
+    return !HistoryFile(path_).load();
+  };
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{23}, std::size_t{24},
+                                 good.size() - 8, good.size() - 1})
+    EXPECT_TRUE(is_refused(good.substr(0, size))) << size;
+  for (std::size_t word = 0; word < 4; ++word)
+    for (const char byte : {'\x7f', '\xff'}) {
+      std::string text = good;
+      text.replace(word * 8, 8, 8, byte);
+      EXPECT_TRUE(is_refused(text)) << word;
+    }
+  EXPECT_FALSE(is_refused(good));
+}
+
+TEST_F(HistoryFileTest, WhereNoFileCanBeMadeTheNextOneIsTried) {
+  HistoryFile file(folder_ + "/none/a.history");
+  const auto failed = file.store(example());
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code, ENOENT);
+  std::filesystem::create_directory(folder_ + "/none");
+  EXPECT_TRUE(file.store(example()));
+}
+
+// The process that stores is killed at any moment: what it had stored is there, and whole.
+TEST_F(HistoryFileTest, IsWholeAfterAKill) {
+  void* shared = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  auto& stored = *new (shared) std::atomic<std::uint64_t>(0);
+  std::uint64_t last = 0;
+  for (int kill = 0; kill < 60; ++kill) {
+    const std::uint64_t begun = stored;
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      HistoryFile file(path_);
+      History history;
+      for (std::uint64_t round = begun + 1;; ++round) {
+        history.cpu.boottime_ns = history.load.last_pid = round;
+        // It grows now and then, too.
+        for (unsigned id = 0; id < 100 + round % 4096; ++id) history.cpu.by_id[id].idle_ns = round;
+        if (!file.store(history)) ::_exit(1);
+        stored = round;
+        if (round % 4096 == 0) history.cpu.by_id.clear();
+      }
+    }
+    while (stored == begun) ::usleep(100);
+    ::usleep(static_cast<useconds_t>(kill * 50));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    const auto found = HistoryFile(path_).load();
+    ASSERT_TRUE(found) << found.error().message();
+    ASSERT_TRUE(*found);
+    const History& history = **found;
+    EXPECT_GE(history.cpu.boottime_ns, stored);
+    EXPECT_LE(history.cpu.boottime_ns, stored + 1);
+    EXPECT_EQ(history.load.last_pid, history.cpu.boottime_ns);
+    for (const auto& [id, time] : history.cpu.by_id)
+      ASSERT_EQ(time.idle_ns, history.cpu.boottime_ns) << id;
+    EXPECT_GT(history.cpu.boottime_ns, last);
+    last = stored;
+  }
+  ::munmap(shared, 4096);
 }
 
 }  // namespace

@@ -141,9 +141,7 @@ TEST_F(RegistryTest, WhoeverIsToldOfOneContainerHoldsUpNoOther) {
   told.get_future().wait();
 
   auto others = std::async(std::launch::async, [&] {
-    const bool added = registry_->add(record("b", cgroup)).has_value();
-    registry_->save_histories();
-    return added && registry_->remove("b").has_value();
+    return registry_->add(record("b", cgroup)).has_value() && registry_->remove("b").has_value();
   });
   EXPECT_EQ(others.wait_for(std::chrono::seconds(10)), std::future_status::ready);
   // The next one of that id comes when all have been told of the end of this one.
@@ -215,7 +213,6 @@ TEST_F(RegistryTest, CountersGoOnOverARestart) {
     cgroup.write("cpu", "cpu.max", "100000 100000");
   ASSERT_TRUE(registry_->find("a")->refresh());
   const view::Resources before = read();
-  registry_->save_histories();
   restart();
   ASSERT_NE(registry_->find("a"), nullptr);
   const view::Resources after = read();
@@ -366,7 +363,6 @@ TEST_F(RegistryTest, WhatNobodyReadForLongGoesOnWhereItWas) {
   EXPECT_NE(again.first, before.first);
   EXPECT_EQ(again.first->record().start_boottime_ns, before.first->record().start_boottime_ns);
   EXPECT_GE(again.second, before.second);
-  registry_->save_histories();
   restart();
   EXPECT_GE(read().second, again.second);
 }
