@@ -58,7 +58,8 @@ Result<vdisk::Disk> Storage::existing_disk(const Spec& spec) const {
   if (record.kind == vdisk::Kind::kOverlay && !record.image.empty() && record.image != spec.image)
     return fail(0, fmt::format("{} belongs to image {}: give --image {}", what, record.image,
                                record.image));
-  if (image_ && !record.image_digest.empty() && record.image_digest != image_->digest)
+  if (record.kind == vdisk::Kind::kOverlay && image_ && !record.image_digest.empty() &&
+      record.image_digest != image_->digest)
     return fail(0, fmt::format("{} lies on another content of image {}: import what it was made "
                                "with ({})",
                                what, record.image, record.image_digest));

@@ -17,7 +17,9 @@ Error explain(const Error& error, const std::string& what) {
     case EEXIST:
       return {0, fmt::format("{} exists: remove it, or choose another name", what)};
     case EBUSY:
-      return {0, fmt::format("{} is in use by a container", what)};
+      return {0, fmt::format("{} is in use by a container, or is being copied, checked or "
+                             "resized",
+                             what)};
     case EUCLEAN:
       return {0, fmt::format("{} is damaged: umwelt vdisk check says how, umwelt vdisk repair may "
                              "help",

@@ -89,18 +89,47 @@ Result<UniqueFd> create_unnamed(int directory, std::uint64_t capacity_bytes) {
   return file;
 }
 
-Result<void> write_template(int file, const Template& t, Class c) {
+namespace {
+
+Result<void> allocate_template(int file, const Template& t, Class c) {
   if (c == Class::kGuaranteed) {
     UMWELT_CHECK(allocate(file, 0, t.capacity_bytes));
   } else {
     for (const Extent& e : t.metadata) UMWELT_CHECK(allocate(file, e.offset, e.size));
   }
+  return {};
+}
+
+// The extents from `first` to before `last`.
+Result<void> write_extents(int file, const Template& t, std::size_t first, std::size_t last) {
   const char* data = t.data.data();
-  for (const Extent& e : t.extents) {
-    UMWELT_CHECK(pwrite_all(file, data, static_cast<std::size_t>(e.size), e.offset));
+  for (std::size_t i = 0; i < last; ++i) {
+    const Extent& e = t.extents[i];
+    if (i >= first)
+      UMWELT_CHECK(pwrite_all(file, data, static_cast<std::size_t>(e.size), e.offset));
     data += e.size;
   }
   return {};
+}
+
+}  // namespace
+
+Result<void> write_template(int file, const Template& t, Class c) {
+  UMWELT_CHECK(allocate_template(file, t, c));
+  return write_extents(file, t, 0, t.extents.size());
+}
+
+Result<void> rewrite_template(int file, const Template& t, Class c) {
+  if (::ftruncate(file, static_cast<off_t>(t.capacity_bytes)) != 0)
+    return fail_errno("ftruncate a vdisk's file");
+  if (::fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                  static_cast<off_t>(t.capacity_bytes)) != 0)
+    return fail_errno("give back a vdisk's blocks");
+  UMWELT_CHECK(allocate_template(file, t, c));
+  // The first extent has the superblock.
+  UMWELT_CHECK(write_extents(file, t, 1, t.extents.size()));
+  if (::fdatasync(file) != 0) return fail_errno("fdatasync a vdisk's file");
+  return write_extents(file, t, 0, 1);
 }
 
 Result<void> link_file(int file, int directory, const std::string& name) {

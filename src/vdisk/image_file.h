@@ -26,6 +26,8 @@ Result<UniqueFd> create_unnamed(int directory, std::uint64_t capacity_bytes);
 // Writes the template and allocates what its class wants allocated: metadata and journal, or (for
 // guaranteed) everything. ENOSPC: the host filesystem can't hold that.
 Result<void> write_template(int file, const Template& t, Class c);
+// The same over whatever is there. Cut off at any point it leaves what is no filesystem.
+Result<void> rewrite_template(int file, const Template& t, Class c);
 
 // Gives the file its name. EEXIST.
 Result<void> link_file(int file, int directory, const std::string& name);

@@ -19,6 +19,7 @@ namespace umwelt::vdisk {
 namespace {
 
 constexpr std::string_view kSuffix = ".img";
+constexpr const char* kResizeLock = ".resize";  // one at a time gets another size
 
 std::string file_name(const std::string& name) { return name + std::string(kSuffix); }
 
@@ -226,7 +227,8 @@ Result<Store::Reached> Store::reach(const std::string& name, Lock kind, bool onl
       return fail(file.error());
     auto joined = join(name);
     if (joined) return Reached{{}, std::move(*joined)};
-    if (joined.error().code != ENOTCONN || attempt == kTries) return fail(joined.error());
+    if (joined.error().code != ENOTCONN) return fail(joined.error());
+    if (attempt == kTries) return fail(EBUSY, name);
     const timespec pause{0, 10'000'000};
     ::nanosleep(&pause, nullptr);
   }
@@ -237,11 +239,17 @@ Result<Disk> Store::attach(const std::string& name) const {
   if (reached.disk) return *std::move(reached.disk);
   const Record record = UMWELT_TRY(read_record(reached.file.get()));
   UMWELT_CHECK(check_changeable(record, name));
-  const auto whole = make_mountable(reached.file.get());
-  if (!whole) return fail(whole.error().code, name);
-  Disk disk = UMWELT_TRY(Disk::attach(std::move(reached.file), record, owner_));
-  if (!*whole && record.kind != Kind::kClone) UMWELT_CHECK(empty(disk));
-  return disk;
+  UMWELT_CHECK(make_mountable(reached.file.get(), record));
+  return Disk::attach(std::move(reached.file), record, owner_);
+}
+
+// Of a scratch one that was not unmounted nobody knows which of its content was written; a clone is
+// all that it has of its image.
+Result<void> Store::make_mountable(int file, const Record& record) const {
+  if (record.cls != Class::kScratch || record.kind == Kind::kClone || is_clean(file))
+    return vdisk::make_mountable(file);
+  const auto t = UMWELT_TRY(templates_->get(record.capacity_bytes, record.cls));
+  return rewrite_template(file, *t, record.cls);
 }
 
 Result<void> Store::remove(const std::string& name) const {
@@ -268,24 +276,40 @@ Result<void> Store::update(const std::string& name,
 Result<void> Store::admit_growth(const Record& record, std::uint64_t before,
                                  std::uint64_t wanted) const {
   const std::uint64_t growth = saturating_sub(wanted, before);
+  if (growth == 0) return {};
   return admit(growth, record.cls == Class::kGuaranteed ? growth : 0);
+}
+
+Result<void> Store::grow_in_use(const std::string& name, std::uint64_t wanted) const {
+  auto disk = join(name);
+  if (!disk) return fail(disk.error().code == ENOTCONN ? EBUSY : disk.error().code, name);
+  const Record& record = disk->record();
+  if (wanted <= record.capacity_bytes)
+    return fail(EINVAL,
+                fmt::format("a vdisk in use only grows; it has {} bytes", record.capacity_bytes));
+  UniqueFd store_lock = UMWELT_TRY(lock_store());
+  const std::uint64_t before = UMWELT_TRY(length_of(disk->file()));
+  UMWELT_CHECK(admit_growth(record, before, wanted));
+  if (wanted > before) UMWELT_CHECK(lengthen(disk->file(), record.cls, before, wanted));
+  // A filesystem that stands still, for a copy, grows when that is made.
+  store_lock.reset();
+  return grow_attached(*disk, before, wanted);
 }
 
 // The file's length counts, not what the record says: that is written last, so a kill leaves it
 // behind the filesystem.
 Result<void> Store::resize(const std::string& name, std::uint64_t capacity_bytes) const {
   const std::uint64_t wanted = UMWELT_TRY(round_capacity(capacity_bytes));
-  UniqueFd store_lock = UMWELT_TRY(lock_store());
+  const UniqueFd turn =
+      UMWELT_TRY(open_at(directory_.get(), kResizeLock, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  if (::flock(turn.get(), LOCK_EX) != 0) return fail_errno("wait for another vdisk's new size");
   const auto file = lock(name);
   if (!file && file.error().code != EBUSY) return fail(file.error());
-  if (!file) {
-    Disk disk = UMWELT_TRY(join(name));
-    const std::uint64_t before = UMWELT_TRY(length_of(disk.file()));
-    UMWELT_CHECK(admit_growth(disk.record(), before, wanted));
-    return grow_attached(disk, wanted);
-  }
+  if (!file) return grow_in_use(name, wanted);
   const Record record = UMWELT_TRY(read_record(file->get()));
   UMWELT_CHECK(check_changeable(record, name));
+  UMWELT_CHECK(make_mountable(file->get(), record));
+  UniqueFd store_lock = UMWELT_TRY(lock_store());
   const std::uint64_t before = UMWELT_TRY(length_of(file->get()));
   UMWELT_CHECK(admit_growth(record, before, wanted));
   // Its length is what others count as promised, so they need not wait for the rest.

@@ -66,7 +66,7 @@ class Store {
 
   // Attaches and mounts it. EBUSY when it is in use, unless its record says it is shared: then
   // another mount of the same superblock. Repairs what e2fsck -p may; EUCLEAN when that is not
-  // enough.
+  // enough. A scratch one that was not unmounted becomes an empty one.
   Result<Disk> attach(const std::string& name) const;
   // One that is in use. ENOTCONN when it is not.
   Result<Disk> join(const std::string& name) const;
@@ -102,10 +102,12 @@ class Store {
     std::optional<Disk> disk;
   };
   Result<Reached> reach(const std::string& name, Lock kind, bool only_if_shared) const;
+  Result<void> make_mountable(int file, const Record& record) const;
   Result<UniqueFd> open_file(const std::string& name, int access = O_RDWR) const;
   Result<UniqueFd> lock_store() const;
   Result<void> admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const;
   Result<void> admit_growth(const Record& record, std::uint64_t before, std::uint64_t wanted) const;
+  Result<void> grow_in_use(const std::string& name, std::uint64_t wanted) const;
   Result<void> link(int file, const Record& record, const std::string& name,
                     const std::string& ready_name = {}) const;
 

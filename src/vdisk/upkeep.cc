@@ -116,14 +116,13 @@ namespace {
     while (::read(pipe, &byte, 1) < 0 && errno == EINTR) {
     }
   }
-  if (code == 0) ::ioctl(root, FITHAW, 0);
-  ::_exit(0);
+  ::_exit(code == 0 && ::ioctl(root, FITHAW, 0) != 0 ? 1 : 0);
 }
 
 }  // namespace
 
 Result<Frozen> Frozen::freeze(const Disk& disk) {
-  const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
+  UniqueFd root = UMWELT_TRY(open_mount_root(disk));
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
     return fail_errno("socketpair");
@@ -134,7 +133,7 @@ Result<Frozen> Frozen::freeze(const Disk& disk) {
     keep_frozen(root.get(), theirs.get());
   }
   theirs.reset();
-  Frozen frozen(std::move(*keeper), std::move(ours));
+  Frozen frozen(std::move(*keeper), std::move(ours), std::move(root));
   int code = EIO;
   if (::read(frozen.link_.get(), &code, sizeof code) != sizeof code) code = EIO;
   if (code == EBUSY)
@@ -143,19 +142,18 @@ Result<Frozen> Frozen::freeze(const Disk& disk) {
   return frozen;
 }
 
-Frozen::~Frozen() {
-  if (!link_) return;
+Frozen::~Frozen() { (void)thaw(); }
+
+Result<void> Frozen::thaw() {
+  if (!link_) return {};
   link_.reset();
-  (void)wait_exit_code(keeper_.pidfd.get());
+  const auto code = wait_exit_code(keeper_.pidfd.get());
+  // A keeper that was killed has left it to us.
+  if ((code && *code == 0) || ::ioctl(root_.get(), FITHAW, 0) == 0) return {};
+  return fail(EIO, "the vdisk was thawed by somebody else");
 }
 
-Result<void> grow_attached(Disk& disk, std::uint64_t capacity_bytes) {
-  const auto before = static_cast<std::uint64_t>(UMWELT_TRY(stat_file(disk.file())).st_size);
-  const std::uint64_t recorded = disk.record().capacity_bytes;
-  if (capacity_bytes <= recorded)
-    return fail(EINVAL, fmt::format("a vdisk in use only grows; it has {} bytes", recorded));
-  if (capacity_bytes > before)
-    UMWELT_CHECK(lengthen(disk.file(), disk.record().cls, before, capacity_bytes));
+Result<void> grow_attached(Disk& disk, std::uint64_t before, std::uint64_t capacity_bytes) {
   if (auto larger = disk.loop().update_capacity(); !larger) return larger;
   const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
   const std::uint64_t blocks = capacity_bytes / kBlockBytes;
@@ -187,23 +185,19 @@ Result<Report> check(int file, Effort effort) {
   return report;
 }
 
-Result<bool> make_mountable(int file) {
+bool is_clean(int file) {
   const auto superblock = read_superblock(file);
-  // With a journal it is "clean" while it is mounted, too.
-  const bool unmounted = superblock && (superblock->state & Superblock::kStateClean);
-  if (unmounted && !(superblock->state & Superblock::kStateErrors)) return true;
-  const bool journal = !superblock || superblock->journal_bytes > 0;
-  const auto report = check(file, journal ? Effort::kSafe : Effort::kEverything);
-  if (report && (report->health != Health::kDamaged || !journal)) return journal;
-  return fail(EUCLEAN, "mount a vdisk");
+  return superblock && (superblock->state & Superblock::kStateClean) &&
+         !(superblock->state & Superblock::kStateErrors);
 }
 
-Result<void> empty(const Disk& disk) {
-  for (const char* name : {"upper", "work"}) {
-    UMWELT_CHECK(remove_below(disk.mount(), name));
-    if (::mkdirat(disk.mount(), name, 0755) != 0) return fail_errno("empty a vdisk");
-  }
-  return {};
+Result<void> make_mountable(int file) {
+  if (is_clean(file)) return {};
+  const auto superblock = read_superblock(file);
+  const bool journal = !superblock || superblock->journal_bytes > 0;
+  const auto report = check(file, journal ? Effort::kSafe : Effort::kEverything);
+  if (report && report->health != Health::kDamaged) return {};
+  return fail(EUCLEAN, "mount a vdisk");
 }
 
 Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes, int filesystem) {
@@ -223,9 +217,15 @@ Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progres
   const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
   if (::syncfs(root.get()) != 0) return fail_errno("sync a vdisk");
   const bool may_share = disk.record().cls != Class::kGuaranteed;
-  if (may_share && ::ioctl(to, FICLONE, disk.file()) == 0) return {};
-  const Frozen frozen = UMWELT_TRY(Frozen::freeze(disk));
-  UMWELT_TRY(copy_file(disk.file(), to, false, progress));
+  const bool journal = disk.record().cls != Class::kScratch;
+  if (may_share && journal && ::ioctl(to, FICLONE, disk.file()) == 0) return {};
+  Frozen frozen = UMWELT_TRY(Frozen::freeze(disk));
+  UMWELT_TRY(copy_file(disk.file(), to, may_share, progress));
+  UMWELT_CHECK(frozen.thaw());
+  if (journal) return {};
+  // All is written, but it is not marked as unmounted, and files that were only open are left.
+  const Report report = UMWELT_TRY(check(to, Effort::kEverything));
+  if (report.health == Health::kDamaged) return fail(EUCLEAN, "copy a vdisk");
   return {};
 }
 

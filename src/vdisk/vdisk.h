@@ -94,23 +94,27 @@ Result<std::uint64_t> trim(const Disk& disk);
 class Frozen {
  public:
   static Result<Frozen> freeze(const Disk& disk);
+  // EIO: somebody else did it before.
+  Result<void> thaw();
   Frozen(Frozen&&) = default;
   Frozen& operator=(Frozen&&) = delete;
   ~Frozen();
 
  private:
-  Frozen(ChildProcess keeper, UniqueFd link) : keeper_(std::move(keeper)), link_(std::move(link)) {}
+  Frozen(ChildProcess keeper, UniqueFd link, UniqueFd root)
+      : keeper_(std::move(keeper)), link_(std::move(link)), root_(std::move(root)) {}
   ChildProcess keeper_;
-  UniqueFd link_;
+  UniqueFd link_, root_;
 };
 
 // `to` becomes a copy that is consistent and has what was synced; without reflinks the filesystem
 // stands still meanwhile.
 Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress);
 
-// Makes file, loop device and filesystem larger while it is in use. EPERM: this process lacks
-// CAP_SYS_RESOURCE. After a failure the file may be longer than the record says.
-Result<void> grow_attached(Disk& disk, std::uint64_t capacity_bytes);
+// Makes loop device and filesystem as large as the file, which was `before` bytes long, while it is
+// in use. EPERM: this process lacks CAP_SYS_RESOURCE. After another failure the file stays longer
+// than the record says.
+Result<void> grow_attached(Disk& disk, std::uint64_t before, std::uint64_t capacity_bytes);
 
 // Of a file that is not attached and whose lock the caller has:
 
@@ -121,11 +125,11 @@ struct Report {
 };
 enum class Effort { kLook, kSafe, kEverything };  // e2fsck -n, -p, -y
 Result<Report> check(int file, Effort effort);
-// Does what e2fsck -p may where the superblock tells of errors. EUCLEAN: not enough. False: it has
-// no journal and was not unmounted, so nobody knows which of its content was written.
-Result<bool> make_mountable(int file);
-// Removes all that an overlay or a volume has in it.
-Result<void> empty(const Disk& disk);
+// Whether its superblock says that it was unmounted, and without errors. With a journal it says so
+// while it is mounted, too.
+bool is_clean(int file);
+// Does what e2fsck may (-p, without a journal -y) where it is not clean. EUCLEAN: not enough.
+Result<void> make_mountable(int file);
 // Larger, which the file is already, or (down to what is in it) smaller, which it becomes. A
 // damaged one is refused with EUCLEAN.
 Result<void> resize(int file, Class c, std::uint64_t capacity_bytes);

@@ -120,17 +120,24 @@ constexpr VmstatRow kVmstatRows[] = {
     {"nr_swapcached", "SwapCached"},
 };
 
+// Of one length whatever the figures are: the kernel has pages and size of this file in its cache,
+// and of a text that becomes longer while it is read only a part would be seen. What is not used of
+// the room for them are spaces at the end.
 std::string render_vmstat_of_node(const Resources& r, const SysFile::Subject& of,
                                   std::string_view host_text) {
   if (!r.memory.limited) return std::string(host_text);
+  constexpr std::size_t kDigits = 12;
   std::string text;
+  std::size_t size = 0;
   while (auto host_line = next_line(host_text)) {
     const std::string_view key = next_word(*host_line);
     std::uint64_t value = 0;
     for (const VmstatRow& row : kVmstatRows)
       if (row.key == key) value = meminfo_of_node(r, of.node, row.meminfo_key, false) / row.unit;
     fmt::format_to(std::back_inserter(text), "{} {}\n", key, value);
+    size += key.size() + 1 + kDigits + 1;
   }
+  if (text.size() < size) text.insert(text.size() - 1, size - text.size(), ' ');
   return text;
 }
 

@@ -211,6 +211,18 @@ def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, tmp_path):
     umwelt.ok("image", "rm", "base")
 
 
+def test_a_clone_lies_on_no_image(umwelt, image, rootfs):
+    for content in ("one", "two"):
+        (rootfs / "etc/f").write_text(content)
+        umwelt.ok("image", "import", "--name", "base", rootfs)
+        if content == "one":
+            umwelt.ok("vdisk", "create", "c", "--size", "64m", "--image", "base", "--clone")
+        assert umwelt.sh("--image", "base", "--disk", "c", "cat /etc/f") == "one"
+        wait_until(lambda: not vdisks(umwelt)["c"]["in_use"])
+        umwelt.ok("image", "rm", "base")
+    umwelt.ok("vdisk", "rm", "c")
+
+
 def test_a_scratch_vdisk_starts_again(umwelt, image):
     """An overlay that never syncs leaves a mark that forbids the next one."""
     umwelt.ok("vdisk", "create", "s", "--size", "64m", "--class", "scratch")

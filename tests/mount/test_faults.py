@@ -69,8 +69,8 @@ class Load:
                     if wrong := self.check(path, text):
                         self.failures.append((path, wrong))
                     self.reads[index] += 1
-                except OSError as error:
-                    self.failures.append((path, str(error)))
+                except Exception as error:  # also of a check: a text that is no text of this file
+                    self.failures.append((path, repr(error)))
         self.times += times
 
     def __enter__(self):
@@ -91,6 +91,11 @@ class Load:
               f" {p99 * 1000:.2f} ms", flush=True)
 
 
+COUNTED_PAGES = (b"pgpgin", b"pgpgout", b"pswpin", b"pswpout", b"pgfault", b"pgmajfault")
+# Uses CPU time, and makes processes and page faults.
+BUSY = ("sh", "-c", "while :; do dd if=/dev/zero of=/dev/null bs=64k count=2000 2>&-; sleep 0.1; done")
+
+
 def counters(name, text):
     """What never goes back of a file."""
     if name == "uptime":
@@ -98,7 +103,22 @@ def counters(name, text):
     if name == "stat":
         rows = {row.split()[0]: row.split()[1:] for row in text.splitlines()}
         return [int(field) for key in (b"cpu", b"processes") for field in rows[key]]
+    if name == "vmstat":
+        rows = dict(row.split() for row in text.splitlines())
+        return [int(rows[key]) for key in COUNTED_PAGES if key in rows]
     return []
+
+
+def meminfo_error(text):
+    """What can't be of a memory."""
+    kib = {row.split()[0][:-1].decode(): int(row.split()[1]) for row in text.splitlines()}
+    for part, whole in (("MemFree", "MemTotal"), ("MemAvailable", "MemTotal"),
+                        ("Cached", "MemTotal"), ("SwapFree", "SwapTotal")):
+        if kib[part] > kib[whole]:
+            return f"{part} {kib[part]} > {whole} {kib[whole]}"
+    if kib["MemFree"] + kib["Buffers"] + kib["Cached"] > kib["MemTotal"]:
+        return f"more than MemTotal: {text[:300]!r}"
+    return None
 
 
 def make_check():
@@ -117,7 +137,7 @@ def make_check():
         return None
 
     def check_form(path, name, text):
-        if name in ("meminfo", "cpuinfo", "stat", "uptime", "loadavg", "swaps"):
+        if name in ("meminfo", "cpuinfo", "stat", "uptime", "loadavg", "swaps", "vmstat"):
             if not text.endswith(b"\n"):
                 return f"cut short: {text[-40:]!r}"
         if name == "uptime" and (len(text.split()) != 2 or text.count(b"\n") != 1):
@@ -358,7 +378,7 @@ def test_soak(daemon):
     usual = 120 if os.environ.get("UMWELT_VARIANT") == "release" else 20
     seconds = float(os.environ.get("UMWELT_SOAK", usual))
     sizes = [64, 256, 4096]
-    steady = [daemon.container(f"steady{i}") for i in range(2)]
+    steady = [daemon.container(f"steady{i}", init=BUSY) for i in range(2)]
     for container in steady:
         container.cgroup.set_memory(sizes[0] << 20)
         container.refresh()
@@ -367,7 +387,7 @@ def test_soak(daemon):
     def check(path, text):
         if path.endswith("proc/meminfo"):
             total = int(text.split()[1]) >> 10
-            return None if total in sizes else f"MemTotal {total} MiB"
+            return meminfo_error(text) if total in sizes else f"MemTotal {total} MiB"
         if path.endswith("proc/cpuinfo"):
             count = text.count(b"processor\t")
             good = text.endswith(b"\n\n") and 1 <= count <= len(CPUS)

@@ -292,7 +292,8 @@ TEST_P(GrowTest, OfflineUpAndDown) {
 TEST_P(GrowTest, AttachedOrRefusedWithEverythingAsItWas) {
   Disk disk = make(128 << 20);
   disk.record().capacity_bytes = 128 << 20;
-  const auto grown = grow_attached(disk, 512 << 20);
+  ASSERT_TRUE(lengthen(disk.file(), Class::kThin, 128 << 20, 512 << 20));
+  const auto grown = grow_attached(disk, 128 << 20, 512 << 20);
   const std::uint64_t size = usage(disk)->usable_bytes;
   if (grown) {
     EXPECT_GT(size, 450U << 20);

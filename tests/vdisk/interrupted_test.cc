@@ -3,6 +3,7 @@
 // content is cut off.
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
@@ -10,6 +11,7 @@
 
 #include <csignal>
 #include <functional>
+#include <string>
 
 #include "base/file.h"
 #include "host.h"
@@ -99,6 +101,30 @@ TEST_P(InterruptedTest, AFrozenOneIsThawedWhenItsCopyIsKilled) {
   int status = -1;
   EXPECT_TRUE(soon([&] { return ::waitpid(writer, &status, WNOHANG) == writer; }));
   EXPECT_EQ(status, 0);
+}
+
+// Somebody kills the process that would have thawed it.
+TEST_P(InterruptedTest, AFrozenOneIsThawedWhenItsKeeperIsKilled) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  const auto disk = store.attach("a");
+  ASSERT_TRUE(disk) << disk.error().message();
+  const auto kill_keeper = [] {
+    std::string keeper;
+    EXPECT_EQ(shell("pgrep -P " + std::to_string(::getpid()) + " -x vdisk_tests", &keeper), 0);
+    ::kill(std::stoi(keeper), SIGKILL);
+  };
+  auto frozen = Frozen::freeze(*disk);
+  ASSERT_TRUE(frozen) << frozen.error().message();
+  kill_keeper();
+  const auto thawed = frozen->thaw();
+  EXPECT_TRUE(thawed) << thawed.error().message();
+  EXPECT_EQ(shell("timeout 10 sh -c 'echo x > " + upper(*disk) + "/f'"), 0);
+
+  frozen = Frozen::freeze(*disk);
+  ASSERT_TRUE(frozen);
+  ASSERT_EQ(shell("fsfreeze -u " + path_of(disk->mount())), 0);
+  EXPECT_FALSE(frozen->thaw());  // the copy may have changed while it was made
 }
 
 TEST_P(InterruptedTest, TheLockLivesAsLongAsTheProgramThatChangesTheFile) {
@@ -222,6 +248,78 @@ TEST_P(InterruptedTest, AScratchOneIsEmptyAfterACrashAndOnlyThen) {
   const auto root = open_at(AT_FDCWD, lower, O_PATH | O_DIRECTORY);
   EXPECT_TRUE(mount_overlay(
       {.lowers = {root->get()}, .disk = disk->mount(), .is_volatile = true, .name = "test"}));
+}
+
+// With what a container may leave, and whatever is done before the next start.
+TEST_P(InterruptedTest, AScratchOneIsEmptyAfterACrashInAnyCase) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB, Class::kScratch), "a"));
+  const auto crash = [&] {
+    auto disk = store.attach("a");
+    ASSERT_TRUE(disk) << disk.error().message();
+    // Deeper than this process may have descriptors.
+    ASSERT_EQ(shell("cd " + upper(*disk) + " && for i in $(seq 2000); do mkdir d && cd -P d; done"),
+              0);
+    disk->shut_down();
+  };
+  const auto is_empty = [&] {
+    const auto disk = store.attach("a");
+    EXPECT_TRUE(disk) << disk.error().message();
+    return disk && shell("test -z \"$(ls -A " + upper(*disk) + ")\"") == 0;
+  };
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{256, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  crash();
+  ASSERT_TRUE(idle(store, "a"));
+  EXPECT_TRUE(is_empty());
+  ::setrlimit(RLIMIT_NOFILE, &before);
+
+  ASSERT_TRUE(idle(store, "a"));
+  crash();
+  ASSERT_TRUE(idle(store, "a"));
+  const auto grown = store.resize("a", 96 * kMiB);
+  ASSERT_TRUE(grown) << grown.error().message();
+  EXPECT_TRUE(is_empty());
+
+  ASSERT_TRUE(idle(store, "a"));
+  crash();
+  ASSERT_TRUE(idle(store, "a"));
+  {
+    // As after a kill while it was made empty: the superblock is written last.
+    const auto file = store.lock("a");
+    const std::string zeros(64 << 10, '\0');
+    ASSERT_EQ(::pwrite(file->get(), zeros.data(), zeros.size(), 0), 64 << 10);
+  }
+  EXPECT_TRUE(is_empty());
+  EXPECT_EQ(store.usage("a")->capacity_bytes, 96 * kMiB);
+  ASSERT_TRUE(idle(store, "a"));
+  EXPECT_EQ(check(store.lock("a")->get(), Effort::kLook)->health, Health::kClean);
+}
+
+TEST_P(InterruptedTest, ACopyOfAScratchOneInUseHasItsContent) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB, Class::kScratch), "a"));
+  const auto disk = store.attach("a");
+  ASSERT_TRUE(disk) << disk.error().message();
+  ASSERT_EQ(shell("echo precious > " + upper(*disk) + "/f"), 0);
+  ASSERT_EQ(shell("exec 3> " + upper(*disk) + "/g; rm " + upper(*disk) + "/g; sleep 3 &"), 0);
+  const auto copied = store.copy("a", "b", false, {});
+  ASSERT_TRUE(copied) << copied.error().message();
+  EXPECT_EQ(check(store.lock("b")->get(), Effort::kLook)->health, Health::kClean);
+  const auto copy = store.attach("b");
+  ASSERT_TRUE(copy) << copy.error().message();
+  EXPECT_EQ(*read_file(upper(*copy) + "/f"), "precious\n");
+}
+
+TEST_P(InterruptedTest, OneBecomesSmallerWhereThePoolIsFull) {
+  ASSERT_TRUE(open().create(wish(256 * kMiB), "a"));
+  const Store full = open({.overcommit = std::nullopt, .size_bytes = 128 * kMiB});
+  EXPECT_FALSE(full.create(wish(64 * kMiB), "b"));
+  EXPECT_FALSE(full.resize("a", 300 * kMiB));
+  const auto smaller = full.resize("a", 64 * kMiB);
+  EXPECT_TRUE(smaller) << smaller.error().message();
 }
 
 TEST_P(InterruptedTest, PreparedOnesOfAKeeperThatIsGoneGo) {
