@@ -40,10 +40,42 @@ std::string Directory::relative(unsigned level, std::string_view file) const {
   return path;
 }
 
+// "" where a cgroup has the same ones for ever (v1).
+std::string Directory::controllers() const {
+  std::string text;
+  if (v2_ && alive_) (void)pread_record(alive_.get(), text);
+  return text;
+}
+
+bool Directory::known_absent(std::string_view file) const {
+  {
+    const std::lock_guard lock(absent_mutex_);
+    if (!absent_.contains(file)) return false;
+  }
+  const std::string now = controllers();
+  const std::lock_guard lock(absent_mutex_);
+  return now == absent_with_;
+}
+
+void Directory::note_absent(std::string_view file, std::string controllers) const {
+  const std::lock_guard lock(absent_mutex_);
+  if (absent_with_ != controllers) absent_.clear();
+  absent_with_ = std::move(controllers);
+  absent_.emplace(file);
+}
+
 Result<UniqueFd> Directory::open_file(unsigned level, std::string_view file) const {
-  auto fd = open_at(fd_.get(), relative(level, file), O_RDONLY);
-  if (!fd && absent(fd.error())) return UniqueFd();
-  return fd;
+  if (level == 0 && known_absent(file)) return UniqueFd();
+  const std::string path = relative(level, file);
+  auto fd = open_at(fd_.get(), path, O_RDONLY);
+  if (fd || !absent(fd.error())) return fd;
+  if (level == 0 && alive_) {
+    std::string with = controllers();
+    fd = open_at(fd_.get(), path, O_RDONLY);  // one of them may have come just now
+    if (fd || !absent(fd.error())) return fd;
+    note_absent(file, std::move(with));
+  }
+  return UniqueFd();
 }
 
 Result<std::optional<std::string_view>> Directory::read(unsigned level, std::string_view file,
@@ -58,6 +90,7 @@ Result<std::optional<std::string_view>> Directory::read(unsigned level, std::str
 }
 
 std::string Directory::existing_path(unsigned level, std::string_view file) const {
+  if (level == 0 && known_absent(file)) return "";
   if (::faccessat(fd_.get(), relative(level, file).c_str(), F_OK, 0) != 0) return "";
   std::string_view path = path_;
   while (path.ends_with('/')) path.remove_suffix(1);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -14,6 +16,9 @@ namespace umwelt::cgroup {
 // One cgroup in one hierarchy, held by a descriptor, with its ancestors up to the hierarchy's root.
 // `level` counts upwards: 0 is the cgroup itself, depth() the root. Ancestors are reached with ".."
 // from the held descriptor: a cgroup with children can't be removed. Const calls are thread-safe.
+//
+// Looking for a file that is not there takes the directory's lock, which a container can hold. So
+// what is absent in the cgroup itself is looked for again only when it has got other controllers.
 class Directory {
  public:
   // `mount_point` is where the hierarchy is, `path` the cgroup below it (check_path() holds).
@@ -39,12 +44,19 @@ class Directory {
  private:
   Directory() = default;
   std::string relative(unsigned level, std::string_view file) const;
+  std::string controllers() const;
+  bool known_absent(std::string_view file) const;
+  void note_absent(std::string_view file, std::string controllers) const;
 
   std::string mount_point_, path_;
   bool v2_ = false;
   unsigned depth_ = 0;
   UniqueFd fd_;
   UniqueFd alive_;  // a file that every cgroup has; empty in recorded trees
+
+  mutable std::mutex absent_mutex_;  // guards what follows
+  mutable std::set<std::string, std::less<>> absent_;
+  mutable std::string absent_with_;  // the controllers
 };
 
 // A file of a cgroup that is read often: one pread(2) a read. Not thread-safe.

@@ -2,17 +2,23 @@
 #include "cgroup/tasks.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
+#include <utility>
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "cgroup/cgroupstats.h"
 #include "cgroup/parse.h"
 
 namespace umwelt::cgroup {
 namespace {
+
+constexpr std::chrono::milliseconds kPatience{200};
 
 struct CloseDirectory {
   void operator()(DIR* directory) const { ::closedir(directory); }
@@ -55,6 +61,7 @@ Result<std::string_view> read_list(int directory, const char* file, std::string&
 
 }  // namespace
 
+// What one walk over cgroups has counted so far.
 struct TasksReader::Counted {
   Tasks tasks;
   bool total_known = false;            // from pids.current, which has the descendants
@@ -68,25 +75,44 @@ struct TasksReader::Counted {
     for (const std::uint32_t id : ids)
       if (tasks.newest == 0 || order(id) > order(tasks.newest)) tasks.newest = id;
   }
+  void add(const Counted& other) {
+    tasks.processes += other.tasks.processes;
+    if (!total_known) tasks.total += other.tasks.total;
+    tasks.running += other.tasks.running;
+    tasks.uninterruptible += other.tasks.uninterruptible;
+    if (other.tasks.newest != 0) compare({other.tasks.newest});
+    threads.insert(threads.end(), other.threads.begin(), other.threads.end());
+  }
 };
 
-TasksReader::TasksReader(const Directory* directory, std::string root)
-    : directory_(directory),
-      root_(std::move(root)),
-      pids_current_(directory, 0, "pids.current"),
-      try_cgroupstats_(!directory->v2()) {}
+// Of one thread.
+class TasksReader::Counter {
+ public:
+  explicit Counter(bool v2) : v2_(v2), try_cgroupstats_(!v2) {}
 
-Result<void> TasksReader::refresh() { return pids_current_.refresh(); }
+  Result<void> count(int cgroup, std::string& buffer, Counted& counted);
+  Result<void> count_descendants(int cgroup, std::string& buffer, Counted& counted);
 
-Result<void> TasksReader::count_cgroup(int fd, std::string& buffer, Counted& counted) {
-  const auto processes = UMWELT_TRY(read_list(fd, "cgroup.procs", buffer));
+ private:
+  Result<void> count_states(int cgroup, Counted& counted);
+
+  bool v2_, try_cgroupstats_;
+  std::optional<Cgroupstats> cgroupstats_;
+};
+
+struct TasksReader::Below {
+  UniqueFd directory;
+  Counter counter;
+};
+
+Result<void> TasksReader::Counter::count(int cgroup, std::string& buffer, Counted& counted) {
+  const auto processes = UMWELT_TRY(read_list(cgroup, "cgroup.procs", buffer));
   const std::vector<std::uint32_t> pids = parse_ids(processes);
   counted.tasks.processes += pids.size();
   counted.compare(pids);
-  UMWELT_CHECK(count_states(fd, counted));
+  UMWELT_CHECK(count_states(cgroup, counted));
   if (cgroupstats_ && counted.total_known) return {};
-  const auto text =
-      UMWELT_TRY(read_list(fd, directory_->v2() ? "cgroup.threads" : "tasks", buffer));
+  const auto text = UMWELT_TRY(read_list(cgroup, v2_ ? "cgroup.threads" : "tasks", buffer));
   const std::vector<std::uint32_t> threads = parse_ids(text);
   if (!counted.total_known) counted.tasks.total += threads.size();
   counted.compare(threads);
@@ -94,14 +120,14 @@ Result<void> TasksReader::count_cgroup(int fd, std::string& buffer, Counted& cou
   return {};
 }
 
-Result<void> TasksReader::count_states(int fd, Counted& counted) {
+Result<void> TasksReader::Counter::count_states(int cgroup, Counted& counted) {
   if (try_cgroupstats_ && !cgroupstats_) {
     auto opened = Cgroupstats::open();
     try_cgroupstats_ = opened.has_value();
     if (opened) cgroupstats_ = std::move(*opened);
   }
   if (!cgroupstats_) return {};
-  auto states = cgroupstats_->read(fd);
+  auto states = cgroupstats_->read(cgroup);
   if (states) {
     counted.tasks.running += states->running;
     // Killable sleeps are counted as waiting for I/O only.
@@ -115,15 +141,57 @@ Result<void> TasksReader::count_states(int fd, Counted& counted) {
   return {};
 }
 
-Result<void> TasksReader::count_descendants(std::string& buffer, Counted& counted) {
+Result<void> TasksReader::Counter::count_descendants(int cgroup, std::string& buffer,
+                                                     Counted& counted) {
   std::vector<std::string> paths;
-  add_children(directory_->fd(), ".", paths);
+  add_children(cgroup, ".", paths);
   for (std::size_t i = 0; i < paths.size(); ++i) {
-    auto fd = open_at(directory_->fd(), paths[i], O_RDONLY | O_DIRECTORY);
+    auto fd = open_at(cgroup, paths[i], O_RDONLY | O_DIRECTORY);
     if (!fd) continue;  // gone
-    UMWELT_CHECK(count_cgroup(fd->get(), buffer, counted));
-    if (has_children(fd->get())) add_children(directory_->fd(), std::string(paths[i]), paths);
+    UMWELT_CHECK(count(fd->get(), buffer, counted));
+    if (has_children(fd->get())) add_children(cgroup, std::string(paths[i]), paths);
   }
+  return {};
+}
+
+TasksReader::TasksReader(const Directory* directory, std::string root)
+    : directory_(directory),
+      root_(std::move(root)),
+      pids_current_(directory, 0, "pids.current"),
+      own_(std::make_unique<Counter>(directory->v2())),
+      last_below_(std::make_unique<Counted>()) {
+  // Known from now on, so that nobody has to wait for the directory's lock.
+  for (const char* file : {"cgroup.procs", directory->v2() ? "cgroup.threads" : "tasks"})
+    (void)directory->existing_path(0, file);
+}
+
+TasksReader::TasksReader(TasksReader&&) noexcept = default;
+TasksReader& TasksReader::operator=(TasksReader&&) noexcept = default;
+TasksReader::~TasksReader() = default;
+
+Result<void> TasksReader::refresh() { return pids_current_.refresh(); }
+
+// The lock of a directory may be held for ever, by who lists it: then what was counted last counts.
+Result<void> TasksReader::count_below(Counted& counted) {
+  if (!below_) {
+    UniqueFd copy(::fcntl(directory_->fd(), F_DUPFD_CLOEXEC, 3));
+    if (!copy) return fail_errno("duplicate a cgroup's descriptor");
+    below_ = std::make_shared<Below>(Below{std::move(copy), Counter(directory_->v2())});
+  }
+  Counted start;
+  start.total_known = counted.total_known;
+  start.last_pid = counted.last_pid;
+  auto found = apart_.run<Counted>(kPatience, [below = below_, start]() -> Result<Counted> {
+    std::string buffer;
+    Counted result = start;
+    UMWELT_CHECK(below->counter.count_descendants(below->directory.get(), buffer, result));
+    return result;
+  });
+  if (found)
+    *last_below_ = std::move(*found);
+  else if (found.error().code != ETIMEDOUT && found.error().code != EAGAIN)
+    return fail(found.error());
+  counted.add(*last_below_);
   return {};
 }
 
@@ -177,8 +245,8 @@ Result<Tasks> TasksReader::read(std::string& buffer) {
     counted.tasks.total = *total;
     counted.total_known = true;
   }
-  UMWELT_CHECK(count_cgroup(directory_->fd(), buffer, counted));
-  if (has_children(directory_->fd())) UMWELT_CHECK(count_descendants(buffer, counted));
+  UMWELT_CHECK(own_->count(directory_->fd(), buffer, counted));
+  if (has_children(directory_->fd())) UMWELT_CHECK(count_below(counted));
   UMWELT_CHECK(read_states(buffer, counted));
   // In a removed cgroup there seems to be no task.
   UMWELT_CHECK(directory_->check_alive(buffer));

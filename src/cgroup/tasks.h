@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <string>
-#include <vector>
 
+#include "base/apart.h"
 #include "base/result.h"
-#include "cgroup/cgroupstats.h"
 #include "cgroup/directory.h"
 #include "cgroup/state.h"
 
@@ -14,7 +13,8 @@ namespace umwelt::cgroup {
 
 // Counts the tasks of a cgroup and of its descendants, of which at most kMaxCgroups are visited.
 // Their states come from cgroupstats on v1, else from /proc, of at most kMaxThreads threads: of
-// more, an even sample is read and scaled up. Not thread-safe.
+// more, an even sample is read and scaled up. Not thread-safe. The descendants, whose directories a
+// container may keep locked, are counted in a thread; after 200 ms they count as they did before.
 class TasksReader {
  public:
   static constexpr std::size_t kMaxCgroups = 1024;
@@ -22,6 +22,9 @@ class TasksReader {
 
   // `directory` outlives the reader. `root` has the proc/ that its task ids are of.
   TasksReader(const Directory* directory, std::string root);
+  TasksReader(TasksReader&&) noexcept;
+  TasksReader& operator=(TasksReader&&) noexcept;
+  ~TasksReader();
 
   // Opens what is not open yet.
   Result<void> refresh();
@@ -29,10 +32,10 @@ class TasksReader {
   Result<Tasks> read(std::string& buffer);
 
  private:
-  struct Counted;  // what one walk over the subtree has counted so far
-  Result<void> count_cgroup(int fd, std::string& buffer, Counted& counted);
-  Result<void> count_states(int fd, Counted& counted);
-  Result<void> count_descendants(std::string& buffer, Counted& counted);
+  struct Counted;
+  class Counter;
+  struct Below;  // what counts the descendants
+  Result<void> count_below(Counted& counted);
   Result<void> read_states(std::string& buffer, Counted& counted);
   Result<void> open_proc();
   std::uint64_t read_last_pid(std::string& buffer);
@@ -41,8 +44,10 @@ class TasksReader {
   std::string root_;
   HeldFile pids_current_;
   UniqueFd proc_, loadavg_;
-  bool try_cgroupstats_;
-  std::optional<Cgroupstats> cgroupstats_;
+  std::unique_ptr<Counter> own_;
+  Apart apart_;                   // for below_
+  std::shared_ptr<Below> below_;  // once there were any
+  std::unique_ptr<Counted> last_below_;
 };
 
 }  // namespace umwelt::cgroup

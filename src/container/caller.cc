@@ -226,13 +226,15 @@ cgroup::Paths below_common_ancestor(const cgroup::Paths& caller, const cgroup::P
   return out;
 }
 
-Result<Record> describe_caller(pid_t pid, const Namespaces& namespaces, const Namespaces& own,
-                               const cgroup::Paths& paths, const cgroup::Hierarchies& hierarchies) {
+Result<Described> describe_caller(pid_t pid, const Namespaces& namespaces, const Namespaces& own,
+                                  const cgroup::Paths& paths,
+                                  const cgroup::Hierarchies& hierarchies) {
   const auto at_a_root = [](const cgroup::Paths& candidate) {
     return std::all_of(candidate.begin(), candidate.end(),
                        [](const auto& entry) { return entry.second == "/"; });
   };
-  Record record;
+  Described described;
+  Record& record = described.record;
   record.cgroup_paths = paths;
   const bool cgroup_namespace = namespaces.cgroup != own.cgroup;
   const auto init = find_init(pid);
@@ -257,6 +259,8 @@ Result<Record> describe_caller(pid_t pid, const Namespaces& namespaces, const Na
     ticks = oldest_starttime(record.cgroup_paths, hierarchies);
   else if (init)
     ticks = record.init_starttime = UMWELT_TRY(read_starttime(*init));
+  else
+    described.init_unknown = true;
   if (!ticks) ticks = UMWELT_TRY(read_starttime(pid));
   record.start_boottime_ns = starttime_to_boottime_ns(*ticks);
   record.start_realtime_s = boottime_to_realtime_s(record.start_boottime_ns);
@@ -265,7 +269,7 @@ Result<Record> describe_caller(pid_t pid, const Namespaces& namespaces, const Na
   }, ours{};
   record.time_namespace = ::stat(proc_path(pid, "ns/time").c_str(), &theirs) == 0 &&
                           ::stat("/proc/self/ns/time", &ours) == 0 && theirs.st_ino != ours.st_ino;
-  return record;
+  return described;
 }
 
 }  // namespace umwelt::container

@@ -58,7 +58,12 @@ cgroup::Paths below_common_ancestor(const cgroup::Paths& caller, const cgroup::P
 // shares the daemon's pid namespace, of the oldest process in its cgroup; for the machine itself,
 // boot. Name and
 // hostname stay empty: asking would mean entering its namespaces.
-Result<Record> describe_caller(pid_t pid, const Namespaces& namespaces, const Namespaces& own,
-                               const cgroup::Paths& paths, const cgroup::Hierarchies& hierarchies);
+struct Described {
+  Record record;
+  bool init_unknown = false;  // it has an init that can't be told
+};
+Result<Described> describe_caller(pid_t pid, const Namespaces& namespaces, const Namespaces& own,
+                                  const cgroup::Paths& paths,
+                                  const cgroup::Hierarchies& hierarchies);
 
 }  // namespace umwelt::container

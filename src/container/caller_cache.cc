@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/caller_cache.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <iterator>
 
 #include "base/parse.h"
 
@@ -19,16 +22,20 @@ std::uint64_t used_ns(const Container& container) {
   return std::max(container.last_read_ns(), container.opened_ns());
 }
 
-// The first of the cgroups where the record tells of no init.
-template <class Map>
-typename Map::const_iterator find_in(const Map& map, const Record& record) {
-  const auto found = map.lower_bound({record.cgroup_paths, record.init_starttime});
-  if (found == map.end() || found->first.first != record.cgroup_paths) return map.end();
-  const bool same = record.init_starttime == 0 || found->first.second == record.init_starttime;
-  return same ? found : map.end();
+// One holds a few dozen descriptors on a machine with many hierarchies; most are for those that are
+// registered.
+std::size_t most_containers() {
+  constexpr rlim_t kDescriptorsPerContainer = 64;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return CallerCache::kMaxOfOneCgroup;
+  return static_cast<std::size_t>(std::clamp<rlim_t>(limit.rlim_cur / kDescriptorsPerContainer,
+                                                     CallerCache::kMaxOfOneCgroup,
+                                                     CallerCache::kMaxContainers));
 }
 
 }  // namespace
+
+CallerCache::CallerCache() : max_containers_(most_containers()) {}
 
 CallerCache::ContainerPtr CallerCache::registered(std::string_view cgroup_text) const {
   const auto found = texts_.find(cgroup_text);
@@ -49,8 +56,14 @@ CallerCache::ContainerPtr CallerCache::on_demand(std::string_view cgroup_text,
 }
 
 CallerCache::ContainerPtr CallerCache::find(const Record& record) const {
-  const auto found = find_in(containers_, record);
+  const auto found = containers_.find(key_of(record));
   return found == containers_.end() || found->second->gone() ? nullptr : found->second;
+}
+
+CallerCache::ContainerPtr CallerCache::find_any(const cgroup::Paths& paths) const {
+  const auto found = containers_.lower_bound({paths, 0});
+  if (found == containers_.end() || found->first.first != paths) return nullptr;
+  return found->second->gone() ? nullptr : found->second;
 }
 
 CallerCache::Known& CallerCache::known(const std::string& cgroup_text) {
@@ -73,12 +86,13 @@ void CallerCache::remember(const std::string& cgroup_text, const Namespaces& nam
 
 void CallerCache::insert(const ContainerPtr& container) {
   const Key key = key_of(container->record());
-  if (containers_.size() >= kMaxContainers && !containers_.contains(key)) {
-    const auto oldest = std::min_element(
-        containers_.begin(), containers_.end(),
-        [](const auto& a, const auto& b) { return used_ns(*a.second) < used_ns(*b.second); });
-    keep_or_drop(*oldest->second);
-    containers_.erase(oldest);
+  if (!containers_.contains(key)) {
+    const auto begin = containers_.lower_bound({key.first, 0});
+    const auto end = containers_.upper_bound({key.first, ~std::uint64_t{0}});
+    if (static_cast<std::size_t>(std::distance(begin, end)) >= kMaxOfOneCgroup)
+      drop_oldest(begin, end);
+    else if (containers_.size() >= max_containers_)
+      drop_oldest(containers_.begin(), containers_.end());
   }
   const std::string& history = container->history_path();
   ContainerPtr& place = containers_[key];
@@ -90,6 +104,20 @@ void CallerCache::insert(const ContainerPtr& container) {
   kept_.erase(kept);
 }
 
+void CallerCache::drop_oldest(Containers::iterator begin, Containers::iterator end) {
+  const auto oldest = std::min_element(begin, end, [](const auto& a, const auto& b) {
+    return used_ns(*a.second) < used_ns(*b.second);
+  });
+  keep_or_drop(*oldest->second);
+  containers_.erase(oldest);
+}
+
+void CallerCache::clear() {
+  for (const auto& [key, container] : containers_) keep_or_drop(*container);
+  containers_.clear();
+  forget_callers();
+}
+
 void CallerCache::keep_or_drop(const Container& container) {
   if (container.gone())
     dropped_.push_back(container.history_path());
@@ -98,14 +126,14 @@ void CallerCache::keep_or_drop(const Container& container) {
 }
 
 std::optional<Kept> CallerCache::find_kept(const Record& record) const {
-  const auto found = find_in(kept_, record);
+  const auto found = kept_.find(key_of(record));
   return found == kept_.end() ? std::nullopt : std::optional(found->second);
 }
 
 void CallerCache::keep(Kept kept) {
   // It was shown nothing that a later one could contradict.
   if (kept.used_ns == 0) return dropped_.push_back(std::move(kept.history));
-  if (kept_.size() >= kMaxContainers) {
+  if (kept_.size() >= kMaxKept) {
     const auto oldest = std::min_element(
         kept_.begin(), kept_.end(),
         [](const auto& a, const auto& b) { return a.second.used_ns < b.second.used_ns; });

@@ -30,21 +30,30 @@ class CallerCache {
  public:
   using ContainerPtr = std::shared_ptr<Container>;
   static constexpr std::size_t kMaxTexts = 4096;
-  static constexpr std::size_t kMaxContainers = 1024;  // and as many that are kept
+  static constexpr std::size_t kMaxContainers =
+      1024;  // fewer where that takes too many descriptors
+  static constexpr std::size_t kMaxKept = 1024;
+  static constexpr std::size_t kMaxOfOneCgroup = 8;
+
+  CallerCache();
 
   // nullptr: not known.
   ContainerPtr registered(std::string_view cgroup_text) const;
   ContainerPtr on_demand(std::string_view cgroup_text, const Namespaces& namespaces,
                          std::uint64_t now_ns) const;
-  // Made on demand before, for a caller of the same cgroups and the same pid namespace; where its
-  // init can't be told, of the same cgroups.
+  // Made on demand before, for a caller of the same cgroups and the same pid namespace.
   ContainerPtr find(const Record& record) const;
+  // Of the same cgroups, whatever the pid namespace: for who has an init that can't be told.
+  ContainerPtr find_any(const cgroup::Paths& paths) const;
 
   void remember_registered(const std::string& cgroup_text, const ContainerPtr& container);
   void remember(const std::string& cgroup_text, const Namespaces& namespaces,
                 const ContainerPtr& container, std::uint64_t now_ns);
-  // Makes room by dropping the one that was not read for the longest time.
+  // Makes room by dropping the one that was not read for the longest time, of its own cgroups
+  // first.
   void insert(const ContainerPtr& container);
+  // Drops all, for their descriptors.
+  void clear();
 
   // What is left of a container that was dropped, until insert() has it again.
   std::optional<Kept> find_kept(const Record& record) const;
@@ -82,8 +91,12 @@ class CallerCache {
   Known& known(const std::string& cgroup_text);
   void keep_or_drop(const Container& container);
 
+  using Containers = std::map<Key, ContainerPtr>;
+  void drop_oldest(Containers::iterator begin, Containers::iterator end);
+
+  const std::size_t max_containers_;
   std::unordered_map<std::string, Known, Hash, std::equal_to<>> texts_;
-  std::map<Key, ContainerPtr> containers_;
+  Containers containers_;
   std::map<Key, Kept> kept_;
   std::vector<std::string> dropped_;
 };

@@ -109,17 +109,31 @@ Result<std::shared_ptr<Container>> Container::open(Record record,
                                                    const cgroup::Hierarchies& hierarchies,
                                                    std::shared_ptr<host::Reader> host,
                                                    std::uint64_t limits_age_ns) {
-  auto facts = host->read(host::kCpus);
+  Opened opened = UMWELT_TRY(open_cgroup(record.cgroup_paths, hierarchies, *host));
+  return make(std::move(record), std::move(opened), std::move(host), limits_age_ns);
+}
+
+Result<Container::Opened> Container::open_cgroup(const cgroup::Paths& paths,
+                                                 const cgroup::Hierarchies& hierarchies,
+                                                 host::Reader& host) {
+  auto facts = host.read(host::kCpus);
   if (!facts) return fail(EIO, facts.error().message());
-  auto reader = cgroup::Reader::open(hierarchies, record.cgroup_paths, "/", facts->cpus->online);
+  auto reader = cgroup::Reader::open(hierarchies, paths, "/", facts->cpus->online);
   if (!reader)
     return fail(reader.error().code == ENOENT ? ENODEV : reader.error().code, reader.error().text);
-  if (record.cgroup_inode == 0) record.cgroup_inode = reader->inode();
-  if (record.cgroup_inode != reader->inode())
+  return Opened{std::move(*reader), std::move(facts->cpus)};
+}
+
+Result<std::shared_ptr<Container>> Container::make(Record record, Opened opened,
+                                                   std::shared_ptr<host::Reader> host,
+                                                   std::uint64_t limits_age_ns) {
+  const std::uint64_t inode = opened.reader.inode();
+  if (record.cgroup_inode == 0) record.cgroup_inode = inode;
+  if (record.cgroup_inode != inode)
     return fail(ENODEV, "another cgroup has the name of that of container \"" + record.id + "\"");
-  if (record.id.empty()) record.id = "caller-" + std::to_string(record.cgroup_inode);
+  if (record.id.empty()) record.id = "caller-" + std::to_string(inode);
   return std::shared_ptr<Container>(new Container(std::move(record), std::move(host),
-                                                  std::move(facts->cpus), std::move(*reader),
+                                                  std::move(opened.cpus), std::move(opened.reader),
                                                   limits_age_ns));
 }
 

@@ -32,6 +32,17 @@ class Container {
                                                  std::shared_ptr<host::Reader> host,
                                                  std::uint64_t limits_age_ns = kUntilRefresh);
 
+  // The same in two steps, of which only the first looks for files of the cgroup.
+  struct Opened {
+    cgroup::Reader reader;
+    std::shared_ptr<const host::Cpus> cpus;
+  };
+  static Result<Opened> open_cgroup(const cgroup::Paths& paths,
+                                    const cgroup::Hierarchies& hierarchies, host::Reader& host);
+  static Result<std::shared_ptr<Container>> make(Record record, Opened opened,
+                                                 std::shared_ptr<host::Reader> host,
+                                                 std::uint64_t limits_age_ns);
+
   const Record& record() const { return record_; }
 
   // Everything that `needs` (bits of view::Need) asks for, in one consistent picture. EIO (with the

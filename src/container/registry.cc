@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/registry.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -27,6 +29,8 @@ constexpr const char* kViewsSuffix = ".views";  // launch/attach.h
 constexpr std::uint64_t kNumberBlock = 64;
 // Limits of on-demand containers, which nothing watches, are read again when older than this.
 constexpr std::uint64_t kOnDemandLimitsAge = 100'000'000U;
+constexpr std::chrono::milliseconds kOpeningPatience{500};
+constexpr std::size_t kMaxOpenings = 64;
 
 std::string describe(const Record& record) { return "container \"" + record.id + "\""; }
 
@@ -123,8 +127,9 @@ Result<unsigned> Registry::load() {
       loaded.push_back(std::move(*container));
     } else {
       spdlog::info("record {} dropped: {}", file, container.error().message());
-      ::unlink(file.c_str());
       HistoryFile::remove(beside(file, kHistorySuffix));
+      for (const char* suffix : {kViewsSuffix, kRecordSuffix})
+        ::unlink(beside(file, suffix).c_str());
     }
   }
   if (code) return fail(code.value(), "list " + records_dir_);
@@ -229,7 +234,12 @@ Result<ContainerPtr> Registry::add(Record record) {
     erase(present);
   }
   record.number = UMWELT_TRY(take_number());
-  ContainerPtr container = UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_));
+  auto opened = Container::open(record, hierarchies_, host_);
+  if (!opened && opened.error().code == EMFILE) {
+    make_room();
+    opened = Container::open(record, hierarchies_, host_);
+  }
+  ContainerPtr container = UMWELT_TRY(std::move(opened));
   std::string text;
   try {
     text = to_json(container->record()).dump(2);
@@ -349,8 +359,13 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
       return container;
     }
   }
-  Record record = UMWELT_TRY(describe_caller(pid, namespaces, own_, paths, hierarchies_));
-  ContainerPtr container = UMWELT_TRY(make_on_demand(std::move(record)));
+  auto caller = find_out(pid, cgroup_text, namespaces, paths);
+  if (!caller && caller.error().code == EMFILE) {
+    make_room();
+    caller = find_out(pid, cgroup_text, namespaces, paths);
+  }
+  if (!caller) return fail(caller.error());
+  ContainerPtr container = UMWELT_TRY(make_on_demand(*std::move(caller)));
   std::unique_lock lock(mutex_);
   // A registration since then comes first, at the next look-up too.
   if (ContainerPtr registered = registered_for(paths)) return registered;
@@ -358,39 +373,74 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
   return container;
 }
 
-Result<ContainerPtr> Registry::make_on_demand(Record record) {
+// Looks for files in directories of the container, which may have them locked.
+Result<Registry::Caller> Registry::find_out(pid_t pid, const std::string& cgroup_text,
+                                            const Namespaces& namespaces,
+                                            const cgroup::Paths& paths) {
+  const auto apart =
+      UMWELT_TRY(opening(fmt::format("{} {} {}", namespaces.pid, namespaces.cgroup, cgroup_text)));
+  auto found = apart->run<Caller>(
+      kOpeningPatience,
+      [=, own = own_, hierarchies = hierarchies_, host = host_]() -> Result<Caller> {
+        Described described = UMWELT_TRY(describe_caller(pid, namespaces, own, paths, hierarchies));
+        auto opened =
+            UMWELT_TRY(Container::open_cgroup(described.record.cgroup_paths, hierarchies, *host));
+        return Caller{std::move(described), std::move(opened)};
+      });
+  if (!found && found.error().code == ETIMEDOUT)
+    return fail(ETIMEDOUT, "open the cgroup of process " + std::to_string(pid));
+  return found;
+}
+
+Result<std::shared_ptr<Apart>> Registry::opening(const std::string& caller) {
+  const std::lock_guard lock(openings_mutex_);
+  std::erase_if(openings_, [](const auto& entry) {
+    return entry.second.use_count() == 1 && !entry.second->busy();
+  });
+  const auto known = openings_.find(caller);
+  if (known != openings_.end()) return known->second;
+  if (openings_.size() >= kMaxOpenings)
+    return fail(EAGAIN, "the cgroups of too many others can't be opened");
+  return openings_[caller] = std::make_shared<Apart>();
+}
+
+// Of the descriptors of on-demand containers.
+void Registry::make_room() {
+  {
+    std::unique_lock lock(mutex_);
+    callers_->clear();
+  }
+  remove_dropped();
+}
+
+Result<ContainerPtr> Registry::make_on_demand(Caller caller) {
+  auto& [record, init_unknown] = caller.described;
   std::optional<Kept> kept;
   {
     std::shared_lock lock(mutex_);
     if (ContainerPtr container = callers_->find(record)) return container;
     kept = callers_->find_kept(record);
+    if (!kept && init_unknown)
+      if (ContainerPtr container = callers_->find_any(record.cgroup_paths)) return container;
   }
-  ContainerPtr made;
-  if (kept) {
-    // Its record has the inode: it is not opened when another cgroup has the name now.
-    made = open_on_demand(std::move(kept->record)).value_or(nullptr);
-    if (made) made->keep_history_in(kept->history);
-  }
-  if (!made) {
-    made = UMWELT_TRY(open_on_demand(std::move(record)));
-    made->keep_history_in(caller_file(next_caller_++, kHistorySuffix));
-  }
+  // The record of one that is kept has the inode: it is not of another cgroup of that name.
+  const bool goes_on = kept && (kept->record.cgroup_inode == caller.opened.reader.inode());
+  ContainerPtr made =
+      UMWELT_TRY(Container::make(goes_on ? std::move(kept->record) : std::move(record),
+                                 std::move(caller.opened), host_, kOnDemandLimitsAge));
+  made->keep_history_in(goes_on ? kept->history : caller_file(next_caller_++, kHistorySuffix));
   {
     std::unique_lock lock(mutex_);
     if (ContainerPtr container = callers_->find(made->record())) return container;
     callers_->insert(made);
   }
   remove_dropped();
-  const std::string file = beside(made->history_path(), kRecordSuffix);
+  if (goes_on) return made;
   // A path that is not UTF-8 becomes another one, which no cgroup has.
   const auto text = to_json(made->record()).dump(-1, ' ', false, json::error_handler_t::replace);
-  if (const auto saved = write_state(file, text); !saved)
-    spdlog::warn("{}", saved.error().message());
+  const auto saved = write_state(beside(made->history_path(), kRecordSuffix), text);
+  if (!saved) spdlog::warn("{}", saved.error().message());
   return made;
-}
-
-Result<ContainerPtr> Registry::open_on_demand(Record record) const {
-  return Container::open(std::move(record), hierarchies_, host_, kOnDemandLimitsAge);
 }
 
 void Registry::sweep(std::uint64_t now_ns) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/apart.h"
 #include "container/caller.h"
 #include "container/container.h"
 
@@ -80,8 +81,15 @@ class Registry {
   void insert(const ContainerPtr& container);
   bool erase(const ContainerPtr& container);
   ContainerPtr registered_for(const cgroup::Paths& paths) const;
-  Result<ContainerPtr> make_on_demand(Record record);
-  Result<ContainerPtr> open_on_demand(Record record) const;
+  struct Caller {
+    Described described;
+    Container::Opened opened;
+  };
+  Result<Caller> find_out(pid_t pid, const std::string& cgroup_text, const Namespaces& namespaces,
+                          const cgroup::Paths& paths);
+  Result<std::shared_ptr<Apart>> opening(const std::string& caller);
+  Result<ContainerPtr> make_on_demand(Caller caller);
+  void make_room();
   void load_callers();
   Result<Kept> load_caller(const std::string& file);
   std::string caller_file(std::uint64_t number, const char* suffix) const;
@@ -105,6 +113,9 @@ class Registry {
   std::map<std::string, ContainerPtr> by_id_;
   std::map<std::uint64_t, ContainerPtr> by_number_;
   std::unique_ptr<CallerCache> callers_;
+
+  std::mutex openings_mutex_;                               // guards what follows
+  std::map<std::string, std::shared_ptr<Apart>> openings_;  // of cgroups, by who called
 };
 
 }  // namespace umwelt::container

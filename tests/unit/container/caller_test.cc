@@ -69,8 +69,10 @@ class Caller : public KernelTest {
  protected:
   Result<Record> describe(pid_t pid) {
     const std::string text(*read_proc_cgroup(pid));
-    return describe_caller(pid, *read_namespaces(pid), *read_namespaces(::getpid()),
-                           *cgroup::parse_proc_cgroup(text), hierarchies_);
+    auto described = describe_caller(pid, *read_namespaces(pid), *read_namespaces(::getpid()),
+                                     *cgroup::parse_proc_cgroup(text), hierarchies_);
+    if (!described) return fail(described.error());
+    return described->record;
   }
   // Only what the test put somewhere: whatever runs the tests has cgroups of its own.
   static std::string path_in(const Record& record, const TestCgroup& cgroup) {
