@@ -177,9 +177,8 @@ Result<void> ImageStore::remove(const std::string& name) const {
   if (::unlinkat(directory_.get(), (name + std::string(kSuffix)).c_str(), 0) != 0)
     return fail_errno("remove image " + name);
   if (names > 1) return {};
-  const std::string prefix = content.substr(0, content.rfind('.') + 1);
   for (const std::string& file : UMWELT_TRY(read_names_at(directory_.get(), ".")))
-    if (file.starts_with(prefix)) UMWELT_CHECK(remove_below(directory_.get(), file));
+    if (digest_of_content(file) == image.digest) UMWELT_CHECK(remove_below(directory_.get(), file));
   return {};
 }
 

@@ -43,6 +43,9 @@ Result<Image> image_from_json(const nlohmann::json& json);  // EUCLEAN
 bool valid_image_name(std::string_view name);
 // "/srv/debian-12.tar.gz" -> "debian-12"; "" where nothing valid is left.
 std::string image_name_of(const std::string& path);
+// "sha256-HEX.erofs" -> "sha256:HEX", of every file that the store keeps for that content; "" of
+// any other.
+std::string digest_of_content(const std::string& file);
 
 // A detached read-only mount of the image. All users share one superblock, and so one page cache:
 // that of the loop device, which the first of them attaches and the last one's end detaches. While

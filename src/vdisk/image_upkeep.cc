@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/file.h"
+#include "vdisk/digest.h"
 #include "vdisk/image.h"
 #include "vdisk/image_file.h"
 #include "vdisk/pool.h"
@@ -19,10 +21,27 @@ namespace umwelt::vdisk {
 namespace {
 
 constexpr std::string_view kDescription = ".json", kUnfinished = ".json.new";
-constexpr std::string_view kContentPrefix = "sha256-";
-constexpr std::size_t kDigestLetters = 64;
+
+bool is_content_ending(std::string_view ending) {
+  if (ending == ".erofs" || ending == ".d" || ending == ".d.lock") return true;
+  // That of clone_base().
+  if (!ending.starts_with('.') || !ending.ends_with(".ext4")) return false;
+  ending.remove_prefix(1);
+  ending.remove_suffix(5);
+  if (ending.ends_with("-nojournal")) ending.remove_suffix(10);
+  return !ending.empty() &&
+         std::all_of(ending.begin(), ending.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
 
 }  // namespace
+
+std::string digest_of_content(const std::string& file) {
+  constexpr std::string_view kPrefix = "sha256-";
+  constexpr std::size_t kEnd = kPrefix.size() + 64;
+  if (!file.starts_with(kPrefix) || file.size() < kEnd) return {};
+  const std::string digest = "sha256:" + file.substr(kPrefix.size(), 64);
+  return valid_digest(digest) && is_content_ending(file.substr(kEnd)) ? digest : std::string();
+}
 
 Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capacity_bytes, Class c,
                                         const ImportProgress& progress) const {
@@ -53,10 +72,8 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
 
 // The content that no name has: what a kill left between the two steps of an import or a removal.
 bool ImageStore::is_orphan(const std::string& name, const std::set<std::string>& digests) const {
-  constexpr std::size_t kEnd = kContentPrefix.size() + kDigestLetters;
-  if (!name.starts_with(kContentPrefix) || name.size() <= kEnd || name[kEnd] != '.') return false;
-  const std::string hex = name.substr(kContentPrefix.size(), kDigestLetters);
-  if (digests.contains("sha256:" + hex)) return false;
+  const std::string digest = digest_of_content(name);
+  if (digest.empty() || digests.contains(digest)) return false;
   const bool directory = name.ends_with(".d");
   const auto file = open_at(directory_.get(), directory ? name + ".lock" : name,
                             O_RDWR | O_NOFOLLOW | O_NONBLOCK);

@@ -134,6 +134,25 @@ TEST_P(ImageTest, WhatAKillLeftIsRemoved) {
   EXPECT_TRUE(images.import(source, "a"));
 }
 
+TEST_P(ImageTest, ANameMayLookLikeContent) {
+  const ImageStore images = open();
+  const std::string hex(64, 'a'), content = "sha256-" + hex;
+  const std::vector<std::string> names = {content, content + ".erofs", content + ".1.ext4"};
+  for (const std::string& name : names) ASSERT_TRUE(images.import(source, name));
+  EXPECT_EQ(*images.tidy(), 0U);
+  for (const std::string& name : names) {
+    const auto image = images.find(name);
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_TRUE(images.verify(*image));
+  }
+  const std::string path = host->path() + "/images/";
+  ASSERT_EQ(shell("cd " + path + " && touch " + content + ".erofs " + content + ".d.lock " +
+                  content + ".1-nojournal.ext4 " + content + ".txt " + content + ".x.ext4 sha256-" +
+                  std::string(64, 'A') + ".erofs"),
+            0);
+  EXPECT_EQ(*images.tidy(), 3U);
+}
+
 // Where this machine has no EROFS.
 TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
   const auto tool = find_tool("mkfs.erofs");
