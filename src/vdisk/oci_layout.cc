@@ -30,8 +30,9 @@ tl::unexpected<Error> bad_layout(const std::string& why) {
   return fail(0, "not a good image archive: " + why);
 }
 
+// `docker save` wrote a layer that occurs twice as a symlink to the first one (before Docker 25).
 Result<UniqueFd> open_regular(int directory, const std::string& path) {
-  auto file = open_in_root(directory, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+  auto file = open_in_root(directory, path, O_RDONLY | O_NONBLOCK);
   struct stat status {};
   if (!file || ::fstat(file->get(), &status) != 0 || !S_ISREG(status.st_mode))
     return bad_layout(fmt::format("{:?} is missing", path.substr(0, 120)));

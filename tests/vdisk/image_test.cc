@@ -304,5 +304,34 @@ tar cf ../oci.tar .)",
   EXPECT_NE(damaged.error().text.find("damaged"), std::string::npos) << damaged.error().text;
 }
 
+// As Docker before 25 saved an image with the same layer twice.
+TEST(Layers, ADockerArchiveWithASymlink) {
+  auto host = test::HostFilesystem::make("root", 0);
+  const std::string root = make_directory("docker");
+  const std::string archive = test::scratch_directory() + "/docker.tar";
+  ASSERT_EQ(
+      shell("cd " + root + R"( && mkdir a b && echo 1 > one && tar cf a/layer.tar one && rm one &&
+ln -s ../a/layer.tar b/layer.tar && echo '{"config": {"User": "me"}}' > c.json &&
+echo '[{"Config": "c.json", "Layers": ["a/layer.tar", "b/layer.tar"]}]' > manifest.json &&
+tar cf )" + archive +
+            " *"),
+      0);
+  const auto images = ImageStore::open(host->path() + "/images");
+  ASSERT_TRUE(images);
+  for (const std::string& source : {root, archive}) {
+    const auto image = images->import(
+        source, "from-" + image_name_of(source) + (source == root ? "-directory" : ""));
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(image->config.user, "me");
+    EXPECT_EQ(image->entries, 2U);  // the same file twice
+  }
+  for (const char* target : {"/etc/passwd", "../../../../../etc/passwd", "layer.tar", "."}) {
+    ASSERT_EQ(shell("ln -sfn " + std::string(target) + " " + root + "/b/layer.tar"), 0);
+    const auto image = images->import(root, "bad");
+    ASSERT_FALSE(image) << target;
+    EXPECT_NE(image.error().text.find("missing"), std::string::npos) << image.error().text;
+  }
+}
+
 }  // namespace
 }  // namespace umwelt::vdisk
