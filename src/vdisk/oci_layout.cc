@@ -147,17 +147,21 @@ bool has(int directory, const char* name) {
   return ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode);
 }
 
-}  // namespace
+bool is_oci(int directory) { return has(directory, "oci-layout") && has(directory, "index.json"); }
 
-bool is_oci_layout(int directory) {
-  return (has(directory, "oci-layout") && has(directory, "index.json")) ||
-         has(directory, "manifest.json");
+// A root filesystem may have a manifest.json of its own.
+bool is_docker(int directory) {
+  const auto list = read_json(directory, "manifest.json");
+  return list && list->is_array() && !list->empty() && list->front().contains("Layers") &&
+         list->front().contains("Config");
 }
 
+}  // namespace
+
+bool is_oci_layout(int directory) { return is_oci(directory) || is_docker(directory); }
+
 Result<OciImage> open_oci_layout(int directory) try {
-  OciImage image = UMWELT_TRY(has(directory, "oci-layout") && has(directory, "index.json")
-                                  ? open_oci(directory)
-                                  : open_docker(directory));
+  OciImage image = UMWELT_TRY(is_oci(directory) ? open_oci(directory) : open_docker(directory));
   if (image.layers.empty()) return bad_layout("it has no layer");
   return image;
 } catch (const json::exception&) {

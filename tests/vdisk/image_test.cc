@@ -333,5 +333,21 @@ tar cf )" + archive +
   }
 }
 
+TEST_P(ImageTest, ARootFilesystemMayHaveAManifest) {
+  const ImageStore images = open();
+  const std::string archive = test::scratch_directory() + "/manifest.tar";
+  unsigned number = 0;
+  for (const char* text :
+       {R"({"name": "my web app"})", R"([])", R"([{"Config": "c.json"}])", R"([1])", "no JSON"}) {
+    std::ofstream(source + "/manifest.json") << text;
+    ASSERT_EQ(shell("tar -C " + source + " -cf " + archive + " ."), 0);
+    const auto image = images.import(source, "d" + std::to_string(number));
+    ASSERT_TRUE(image) << text << ": " << image.error().message();
+    const auto same = images.import(archive, "a" + std::to_string(number++));
+    ASSERT_TRUE(same) << text << ": " << same.error().message();
+    EXPECT_GT(same->entries, 10U);
+  }
+}
+
 }  // namespace
 }  // namespace umwelt::vdisk
