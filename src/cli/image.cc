@@ -63,15 +63,18 @@ Result<int> import(const Context& context, const std::string& wanted, bool json,
 
 Result<int> list(const Context& context, bool json) {
   const ImageStore images = UMWELT_TRY(open_images(context));
-  const auto all = UMWELT_TRY(images.list());
+  const vdisk::ImageList all = UMWELT_TRY(images.list());
+  for (const std::string& name : all.damaged)
+    print_note(
+        fmt::format("image {} is damaged: umwelt image rm {}, and import it again", name, name));
   if (json) {
     nlohmann::json out = nlohmann::json::array();
-    for (const Image& image : all) out.push_back(image_json(images, image));
+    for (const Image& image : all.images) out.push_back(image_json(images, image));
     UMWELT_CHECK(print_json(out));
     return 0;
   }
   Table table({{"NAME"}, {"DIGEST"}, {"SIZE", true}, {"FILES", true}, {"AGE"}, {"IN USE"}});
-  for (const Image& image : all)
+  for (const Image& image : all.images)
     table.add({image.name, image.digest.substr(7, 12), human_size(image.stored_bytes),
                std::to_string(image.entries), human_duration(::time(nullptr) - image.created_s),
                images.in_use(image) ? "yes" : "no"});
@@ -82,8 +85,8 @@ Result<int> list(const Context& context, bool json) {
 Result<int> remove(const Context& context, const Operands& names) {
   const ImageStore images = UMWELT_TRY(open_images(context));
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
-    UMWELT_TRY(find_image(images, name));
     auto removed = images.remove(name);
+    if (!removed && removed.error().code == ENOENT) UMWELT_TRY(find_image(images, name));
     if (!removed && removed.error().code == EBUSY)
       return fail(0, fmt::format("image {} is in use by a container: stop it first", name));
     if (!removed) return removed;

@@ -20,7 +20,7 @@
 namespace umwelt::vdisk {
 namespace {
 
-constexpr std::string_view kDescription = ".json", kUnfinished = ".json.new";
+constexpr std::string_view kUnfinished = ".json.new";
 
 bool is_content_ending(std::string_view ending) {
   if (ending == ".erofs" || ending == ".d" || ending == ".d.lock") return true;
@@ -81,17 +81,14 @@ bool ImageStore::is_orphan(const std::string& name, const std::set<std::string>&
   return !is_locked_by_others(file->get());
 }
 
-Result<unsigned> ImageStore::remove_orphans(const std::vector<std::string>& names) const {
+Result<unsigned> ImageStore::remove_orphans() const {
+  const ImageList all = UMWELT_TRY(list());
+  // Whose content that would be is not known: nothing is touched.
+  if (!all.damaged.empty()) return 0U;
   std::set<std::string> digests;
-  for (const std::string& name : names) {
-    if (!name.ends_with(kDescription)) continue;
-    // Whose content that would be is not known: nothing is touched.
-    const auto image = find(name.substr(0, name.size() - kDescription.size()));
-    if (!image) return 0U;
-    digests.insert(image->digest);
-  }
+  for (const Image& image : all.images) digests.insert(image.digest);
   unsigned removed = 0;
-  for (const std::string& name : names)
+  for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), ".")))
     if ((name.ends_with(kUnfinished) || is_orphan(name, digests)) &&
         remove_below(directory_.get(), name))
       ++removed;
@@ -100,15 +97,14 @@ Result<unsigned> ImageStore::remove_orphans(const std::vector<std::string>& name
 
 Result<unsigned> ImageStore::tidy() const {
   const UniqueFd held = UMWELT_TRY(lock_store());
-  const std::vector<std::string> names = UMWELT_TRY(read_names_at(directory_.get(), "."));
   unsigned removed = 0;
-  for (const std::string& name : names) {
+  for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
     if (!name.starts_with(kStaging)) continue;
     const auto staging = open_at(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!staging || ::flock(staging->get(), LOCK_EX | LOCK_NB) != 0) continue;
     if (remove_below(directory_.get(), name)) ++removed;
   }
-  return removed + UMWELT_TRY(remove_orphans(names));
+  return removed + UMWELT_TRY(remove_orphans());
 }
 
 }  // namespace umwelt::vdisk

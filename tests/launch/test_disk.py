@@ -62,6 +62,28 @@ def test_image_in_use_is_not_removed(umwelt, image):
     assert umwelt.run("--image", image, "--", "echo", "still") == "still\n"
 
 
+def test_damaged_images(umwelt, image, tmp_path):
+    (tmp_path / "f").write_text("one")
+    umwelt.ok("image", "import", "--name", "damaged", tmp_path)
+    (umwelt.state / "images/damaged.json").write_text("")
+    listed = umwelt("image", "ls")
+    assert listed.returncode == 0 and "busybox" in listed.stdout and "damaged" not in listed.stdout
+    assert "image damaged is damaged: umwelt image rm damaged" in listed.stderr
+    for command in (["image", "inspect", "--verify"], ["run", "--image"]):
+        refused(umwelt, *command, "damaged", *(["--", "true"] if "run" in command else []),
+                text="image damaged is damaged")
+    umwelt.ok("image", "rm", "damaged")
+    assert umwelt("image", "ls").stderr == ""
+    assert len(list((umwelt.state / "images").glob("*.erofs"))) == 1
+
+
+def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
+    source = tmp_path / os.fsdecode(b"\xff")
+    source.mkdir()
+    umwelt.ok("image", "import", "--name", "bytes", source)
+    umwelt.ok("image", "rm", "bytes")
+
+
 def test_image_that_is_not_there(umwelt, image):
     line = refused(umwelt, "run", "--image", "busybx", "--", "true", text="did you mean busybox?")
     assert "no such image" in line

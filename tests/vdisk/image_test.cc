@@ -153,6 +153,37 @@ TEST_P(ImageTest, ANameMayLookLikeContent) {
   EXPECT_EQ(*images.tidy(), 3U);
 }
 
+TEST_P(ImageTest, ADamagedDescriptionIsNamedAndCanBeRemoved) {
+  const ImageStore images = open();
+  ASSERT_TRUE(images.import(source, "good"));
+  const std::string path = host->path() + "/images/";
+  for (const char* damage : {": > ", "truncate -s 5M ", "echo '{}' > ", "cp good.json "}) {
+    ASSERT_TRUE(images.import(source, "bad"));
+    ASSERT_EQ(shell("cd " + path + " && " + damage + "bad.json"), 0);
+    const auto list = images.list();
+    ASSERT_EQ(list->images.size(), 1U) << damage;
+    EXPECT_EQ(list->damaged, std::vector<std::string>{"bad"});
+    EXPECT_NE(images.find("bad").error().text.find("image bad is damaged"), std::string::npos);
+    EXPECT_TRUE(images.remove("bad")) << damage;
+    EXPECT_TRUE(images.list()->damaged.empty());
+    EXPECT_TRUE(images.verify(*images.find("good")));
+  }
+  // As long as one is damaged, what it needs is not known; with its end the rest goes.
+  ASSERT_EQ(shell("cd " + path + " && : > bad.json"), 0);
+  const Image good = *images.find("good");
+  {
+    const auto mounted = images.mount(good);
+    EXPECT_EQ(images.remove("good").error().code, EBUSY);
+  }
+  for (int i = 0; i < 250 && images.in_use(good); ++i) ::usleep(20000);
+  EXPECT_TRUE(images.remove("good"));
+  EXPECT_EQ(shell("ls " + path + "*.erofs"), 0);
+  EXPECT_TRUE(images.remove("bad"));
+  std::string left;
+  ASSERT_EQ(shell("ls -A " + path, &left), 0);
+  EXPECT_EQ(left, "");
+}
+
 // Where this machine has no EROFS.
 TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
   const auto tool = find_tool("mkfs.erofs");
@@ -242,6 +273,17 @@ TEST_P(ImageTest, CloneBaseHoldsTheImage) {
   EXPECT_EQ(text, "hello\n");
   EXPECT_TRUE(images.clone_base(*image, 64 << 20, Class::kThin));
   EXPECT_TRUE(images.remove("a"));
+}
+
+TEST(Description, IsNoLongerThanWhatIsReadBack) {
+  Image image;
+  EXPECT_TRUE(describe(image));
+  image.config.environment = {"A=" + std::string(3U << 20, 'x')};
+  EXPECT_TRUE(describe(image));
+  image.config.environment.assign(1U << 20, "");
+  const auto text = describe(image);
+  ASSERT_FALSE(text);
+  EXPECT_EQ(text.error().code, 0);
 }
 
 TEST(Layers, WhiteoutsOfAnOciArchive) {
