@@ -111,6 +111,7 @@ class ImageStore {
   Result<std::string> sum_of_tree(int root) const;
   Result<void> publish(Image& image, int file) const;
   Result<void> publish_directory(Image& image, int staging, const std::string& name) const;
+  Result<bool> is_stored(const Image& image) const;
   Result<void> write(const std::string& name, const std::string& description) const;
   Result<UniqueFd> lock_content(const Image& image) const;
   Result<void> remove_content(const std::string& digest) const;

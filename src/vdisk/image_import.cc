@@ -209,6 +209,25 @@ bool has_erofs() {
 
 }  // namespace
 
+// False: there is room for it. What was stored but damaged has been removed, for the caller has it
+// anew.
+Result<bool> ImageStore::is_stored(const Image& image) const {
+  if (::faccessat(directory_.get(), content_name(image).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+    return errno == ENOENT ? Result<bool>(false) : fail_errno("look for image " + image.name);
+  if (verify(image)) return true;
+  if (const auto lock = lock_content(image); !lock) {
+    std::string name = image.digest;
+    const ImageList all = UMWELT_TRY(list());
+    for (const Image& other : all.images)
+      if (other.digest == image.digest) name = other.name;
+    return fail(0, fmt::format("it is the same as image {}, which is damaged and in use: stop the "
+                               "containers that use that one, then import this one again",
+                               name));
+  }
+  UMWELT_CHECK(remove_content(image.digest));
+  return false;
+}
+
 Result<void> ImageStore::publish(Image& image, int file) const {
   struct stat status {};
   if (::fstat(file, &status) != 0) return fail_errno("fstat an image");
@@ -217,10 +236,8 @@ Result<void> ImageStore::publish(Image& image, int file) const {
   const std::string description = UMWELT_TRY(describe(image));
   const UniqueFd held = UMWELT_TRY(lock_store());
   if (find(image.name)) return fail(EEXIST, "image " + image.name);
-  if (auto linked = link_file(file, directory_.get(), content_name(image)); !linked) {
-    if (linked.error().code != EEXIST) return fail(linked.error());
-    UMWELT_CHECK(verify(image));
-  }
+  if (!UMWELT_TRY(is_stored(image)))
+    UMWELT_CHECK(link_file(file, directory_.get(), content_name(image)));
   return write(image.name, description);
 }
 
@@ -233,13 +250,13 @@ Result<void> ImageStore::publish_directory(Image& image, int staging,
   const std::string description = UMWELT_TRY(describe(image));
   const UniqueFd held = UMWELT_TRY(lock_store());
   if (find(image.name)) return fail(EEXIST, "image " + image.name);
+  const bool stored = UMWELT_TRY(is_stored(image));
   const std::string target = content_name(image);
   const UniqueFd lock =
       UMWELT_TRY(open_at(directory_.get(), target + ".lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  if (::renameat2(staging, name.c_str(), directory_.get(), target.c_str(), RENAME_NOREPLACE) != 0) {
-    if (errno != EEXIST) return fail_errno("store image " + image.name);
-    UMWELT_CHECK(verify(image));
-  }
+  if (!stored &&
+      ::renameat2(staging, name.c_str(), directory_.get(), target.c_str(), RENAME_NOREPLACE) != 0)
+    return fail_errno("store image " + image.name);
   return write(image.name, description);
 }
 

@@ -184,6 +184,35 @@ TEST_P(ImageTest, ADamagedDescriptionIsNamedAndCanBeRemoved) {
   EXPECT_EQ(left, "");
 }
 
+TEST_P(ImageTest, DamagedContentIsReplaced) {
+  const ImageStore images = open();
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  const std::string path = host->path() + "/images/" + content_name(*image);
+  const auto damage = [&] {
+    return shell("printf X | dd of=" + path + " bs=1 seek=5000 conv=notrunc 2>/dev/null");
+  };
+  {
+    const auto mounted = images.mount(*image);
+    ASSERT_TRUE(mounted) << mounted.error().message();
+    ASSERT_EQ(damage(), 0);
+    const auto other = images.import(source, "b");
+    ASSERT_FALSE(other);
+    EXPECT_NE(other.error().text.find("image a, which is damaged and in use"), std::string::npos)
+        << other.error().text;
+  }
+  for (int i = 0; i < 250 && images.in_use(*image); ++i) ::usleep(20000);
+  unsigned number = 0;
+  for (const std::string& command :
+       {std::string(":"), "truncate -s 0 " + path,
+        "rm " + path + " && mkdir " + path + " && touch " + path + "/x"}) {
+    ASSERT_EQ(shell(command), 0);
+    const auto other = images.import(source, "b" + std::to_string(number++));
+    ASSERT_TRUE(other) << other.error().message();
+    EXPECT_TRUE(images.verify(*image));
+  }
+}
+
 // Where this machine has no EROFS.
 TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
   const auto tool = find_tool("mkfs.erofs");
@@ -203,8 +232,16 @@ TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
   const std::string tree = host->path() + "/images/sha256-" + image->digest.substr(7) + ".d";
   ASSERT_EQ(shell("rm " + tree + "/d/sparse"), 0);
   EXPECT_FALSE(images.verify(*image));
+  ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
+  const auto mended = images.import(source, "mended");
+  ASSERT_EQ(shell("umount " + *tool), 0);
+  ASSERT_TRUE(mended) << mended.error().message();
+  EXPECT_TRUE(images.verify(*image));
+  EXPECT_TRUE(images.mount(*mended));
   // A removal that was killed: what is left of it must not become the next image.
-  ASSERT_EQ(shell("rm " + host->path() + "/images/a.json"), 0);
+  ASSERT_EQ(shell("rm " + tree + "/d/sparse " + host->path() + "/images/a.json " + host->path() +
+                  "/images/mended.json"),
+            0);
   ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
   const auto again = images.import(source, "b");
   ASSERT_EQ(shell("umount " + *tool), 0);
