@@ -84,6 +84,14 @@ def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
     umwelt.ok("image", "rm", "bytes")
 
 
+def test_import_with_closed_streams(umwelt, image, tmp_path, rootfs):
+    with tarfile.open(tmp_path / "closed.tar", "w") as tar:
+        tar.add(rootfs, ".")
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", UMWELT, "image", "import",
+                    tmp_path / "closed.tar"], env=umwelt.environment, timeout=60, check=False)
+    umwelt.ok("image", "rm", "closed")
+
+
 def test_image_that_is_not_there(umwelt, image):
     line = refused(umwelt, "run", "--image", "busybx", "--", "true", text="did you mean busybox?")
     assert "no such image" in line
