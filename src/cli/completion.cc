@@ -149,7 +149,7 @@ void add_images(const Context& context, const Operands& named, Completion& out) 
   if (!images) return;
   const auto all = images->list();
   if (!all) return;
-  for (const vdisk::Image& image : *all)
+  for (const vdisk::Image& image : all->images)
     if (std::find(named.begin(), named.end(), image.name) == named.end())
       out.candidates.push_back({image.name, human_size(image.stored_bytes)});
 }

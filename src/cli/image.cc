@@ -63,15 +63,18 @@ Result<int> import(const Context& context, const std::string& wanted, bool json,
 
 Result<int> list(const Context& context, bool json) {
   const ImageStore images = UMWELT_TRY(open_images(context));
-  const auto all = UMWELT_TRY(images.list());
+  const vdisk::ImageList all = UMWELT_TRY(images.list());
+  for (const std::string& name : all.damaged)
+    print_note(
+        fmt::format("image {} is damaged: umwelt image rm {}, and import it again", name, name));
   if (json) {
     nlohmann::json out = nlohmann::json::array();
-    for (const Image& image : all) out.push_back(image_json(images, image));
+    for (const Image& image : all.images) out.push_back(image_json(images, image));
     UMWELT_CHECK(print_json(out));
     return 0;
   }
   Table table({{"NAME"}, {"DIGEST"}, {"SIZE", true}, {"FILES", true}, {"AGE"}, {"IN USE"}});
-  for (const Image& image : all)
+  for (const Image& image : all.images)
     table.add({image.name, image.digest.substr(7, 12), human_size(image.stored_bytes),
                std::to_string(image.entries), human_duration(::time(nullptr) - image.created_s),
                images.in_use(image) ? "yes" : "no"});
@@ -79,11 +82,28 @@ Result<int> list(const Context& context, bool json) {
   return 0;
 }
 
-Result<int> remove(const Context& context, const Operands& names) {
+// An overlay is nothing without the content that it was made on.
+Result<void> check_no_vdisk_lies_on(const Image& image, const std::vector<vdisk::Entry>& vdisks) {
+  for (const vdisk::Entry& e : vdisks)
+    if (e.record && e.record->keep && e.record->kind == vdisk::Kind::kOverlay &&
+        e.record->image == image.name && e.record->image_digest == image.digest)
+      return fail(0, fmt::format("image {}: vdisk {} lies on it and can't be used without it: "
+                                 "umwelt vdisk rm {} first, or use --force",
+                                 image.name, e.name, e.name));
+  return {};
+}
+
+Result<int> remove(const Context& context, bool force, const Operands& names) {
   const ImageStore images = UMWELT_TRY(open_images(context));
+  std::vector<vdisk::Entry> vdisks;
+  if (!force) {
+    const vdisk::Store store = UMWELT_TRY(open_vdisks(context));
+    vdisks = UMWELT_TRY(store.list());
+  }
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
-    UMWELT_TRY(find_image(images, name));
+    if (const auto image = images.find(name)) UMWELT_CHECK(check_no_vdisk_lies_on(*image, vdisks));
     auto removed = images.remove(name);
+    if (!removed && removed.error().code == ENOENT) UMWELT_TRY(find_image(images, name));
     if (!removed && removed.error().code == EBUSY)
       return fail(0, fmt::format("image {} is in use by a container: stop it first", name));
     if (!removed) return removed;
@@ -208,14 +228,18 @@ void add_image(CLI::App& app, Context& context) {
                    .action = [&context, json](const Operands&) { return list(context, *json); }});
   add_flag(*command, "--json", *json, "print JSON");
 
-  add_command(*image, context,
-              {.name = "rm",
-               .summary = "Remove images that no container uses",
-               .operands = "IMAGE [IMAGE...]",
-               .examples = "umwelt image rm debian-12\n",
-               .min_operands = 1,
-               .max_operands = kAnyNumber,
-               .action = [&context](const Operands& names) { return remove(context, names); }});
+  auto force = std::make_shared<bool>(false);
+  command = add_command(*image, context,
+                        {.name = "rm",
+                         .summary = "Remove images that no container uses",
+                         .operands = "IMAGE [IMAGE...]",
+                         .examples = "umwelt image rm debian-12\n",
+                         .min_operands = 1,
+                         .max_operands = kAnyNumber,
+                         .action = [&context, force](const Operands& names) {
+                           return remove(context, *force, names);
+                         }});
+  add_flag(*command, "-f,--force", *force, "also where a vdisk lies on it");
 
   auto verify = std::make_shared<bool>(false);
   command = add_command(*image, context,

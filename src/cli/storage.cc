@@ -21,7 +21,8 @@ Result<vdisk::Image> find_image(const vdisk::ImageStore& images, const std::stri
   auto image = images.find(name);
   if (image || image.error().code != ENOENT) return image;
   std::vector<std::string> names;
-  for (const vdisk::Image& i : UMWELT_TRY(images.list())) names.push_back(i.name);
+  const vdisk::ImageList all = UMWELT_TRY(images.list());
+  for (const vdisk::Image& i : all.images) names.push_back(i.name);
   const std::string meant = nearest(name, names);
   return fail(0, fmt::format("no such image: {}{}", printable(name, 80),
                              meant.empty() ? "; umwelt image ls lists them"

@@ -18,6 +18,7 @@
 #include "base/child_process.h"
 #include "base/file.h"
 #include "vdisk/mount_api.h"
+#include "vdisk/tool.h"
 
 namespace umwelt::vdisk {
 namespace {
@@ -34,8 +35,8 @@ constexpr const char* kLinksPath[] = {"proc", "proc/self", "proc/self/fd"};
 constexpr std::size_t kMaxMessageBytes = 8U << 20;
 constexpr char kResult[] = "result", kError[] = "error";
 
-Result<UniqueFd> clone_with(int directory, std::uint64_t attributes) {
-  UniqueFd clone = UMWELT_TRY(clone_mount(directory, "."));
+Result<UniqueFd> clone_with(int file, std::uint64_t attributes) {
+  UniqueFd clone = UMWELT_TRY(clone_mount(file, ""));
   mount_attr attr{};
   attr.attr_set = attributes;
   if (::mount_setattr(clone.get(), "", AT_EMPTY_PATH, &attr, sizeof attr) != 0)
@@ -85,9 +86,22 @@ void close_all_but(std::vector<unsigned> kept) {
   ::close_range(next, ~0U, 0);
 }
 
+// Through a read-only mount of its own a file can't be changed, nor opened anew for writing by way
+// of /proc/self/fd.
+Result<UniqueFd> clone_source(int source, mode_t mode) {
+  auto clone = clone_with(source, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (!clone && clone.error().code == EINVAL)
+    return fail(0, "it lies on a mount of another namespace: pipe it in");
+  if (!clone || S_ISDIR(mode)) return clone;
+  UniqueFd file = UMWELT_TRY(open_at(AT_FDCWD, path_of(clone->get()), O_RDONLY));
+  // Of standard input something may have been read.
+  if (::lseek(file.get(), ::lseek(source, 0, SEEK_CUR), SEEK_SET) < 0) return fail_errno("lseek");
+  return file;
+}
+
 // Descriptors of mounts in no namespace, so that there is nothing above them.
 struct Reach {
-  UniqueFd directory, source;  // the latter: only if it is a directory
+  UniqueFd directory, source;  // the latter: not of a pipe
 };
 Result<Reach> clone_reach(int directory, int source) {
   Reach reach;
@@ -95,20 +109,26 @@ Result<Reach> clone_reach(int directory, int source) {
       UMWELT_TRY(clone_with(directory, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
   struct stat status {};
   if (::fstat(source, &status) != 0) return fail_errno("fstat the source");
-  if (S_ISDIR(status.st_mode))
-    reach.source =
-        UMWELT_TRY(clone_with(source, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+  if (S_ISDIR(status.st_mode) || S_ISREG(status.st_mode))
+    reach.source = UMWELT_TRY(clone_source(source, status.st_mode));
   return reach;
 }
 
 Result<json> work_confined(const Confined& confined, int pipe, const ConfinedWork& work) {
   ::setsid();  // no terminal to type into
+  const std::vector<int> ours = {confined.directory, confined.source, pipe};
+  // Where stderr was closed, one of ours may have its number.
+  if (std::find(ours.begin(), ours.end(), STDERR_FILENO) == ours.end()) {
+    const int null = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (null < 0 || ::dup2(null, STDERR_FILENO) < 0) return fail_errno("open /dev/null");
+  }
   const std::vector<unsigned> capabilities = kept_capabilities();
   UMWELT_CHECK(change_root(confined.directory));
   UMWELT_CHECK(drop_capabilities(capabilities));
   UMWELT_CHECK(die_with_parent(true));
-  close_all_but({STDERR_FILENO, static_cast<unsigned>(confined.directory),
-                 static_cast<unsigned>(confined.source), static_cast<unsigned>(pipe)});
+  std::vector<unsigned> kept = {STDERR_FILENO};
+  kept.insert(kept.end(), ours.begin(), ours.end());
+  close_all_but(kept);
   return work(confined);
 }
 

@@ -18,10 +18,11 @@ struct Confined {
 using ConfinedWork = std::function<Result<nlohmann::json>(const Confined&)>;
 
 // Runs `work` in a child and gives its result. The child's root is `directory`, which it may write
-// to, but it opens no device there; `source` is a file or a directory that it may read. It has
-// no network, sees no other process and no terminal but stderr, and its capabilities are those that
-// make files of any owner. `told` gets what it tells. An Error with code 0 is the work's own or
-// says that the child ended before it had a result. The caller is single-threaded and root.
+// to, but it opens no device there; `source` is a file or a directory that it may read, from a
+// file's offset on. It has no network, sees no other process and no terminal, what it writes to
+// stderr is lost, and its capabilities are those that make files of any owner. `told` gets what it
+// tells. An Error with code 0 is the work's own or says that the child ended before it had a
+// result. The caller is single-threaded and root.
 Result<nlohmann::json> run_confined(int directory, int source, const ConfinedWork& work,
                                     const std::function<void(const nlohmann::json&)>& told);
 

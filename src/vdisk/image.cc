@@ -29,13 +29,13 @@ constexpr std::string_view kSuffix = ".json";
 constexpr std::size_t kMaxNameLength = 128, kMaxJsonBytes = 4U << 20;
 constexpr char kReadAheadKib[] = "1024";
 
-std::string content_name(const Image& image) {
-  return "sha256-" + image.digest.substr(7) + (image.form == ImageForm::kErofs ? ".erofs" : ".d");
+// What is locked while the image is in use.
+std::string lock_name(const Image& image) {
+  return content_name(image) + (image.form == ImageForm::kErofs ? "" : ".lock");
 }
 
-tl::unexpected<Error> damaged(const Image& image, const std::string& why) {
-  return fail(
-      0, fmt::format("image {} is damaged ({}): remove it and import it again", image.name, why));
+tl::unexpected<Error> damaged(const std::string& name, const std::string& why) {
+  return fail(0, fmt::format("image {} is damaged ({}): remove it and import it again", name, why));
 }
 
 bool has_name(int file) {
@@ -75,6 +75,14 @@ json to_json(const Image& i) {
           {"source", i.source},
           {"created_s", i.created_s},
           {"config", to_json(i.config)}};
+}
+
+Result<std::string> describe(const Image& image) {
+  std::string text = to_json(image).dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  if (text.size() > kMaxJsonBytes)
+    return fail(0, fmt::format("what it says of how it wants to be run is longer than {} MiB",
+                               kMaxJsonBytes >> 20));
+  return text;
 }
 
 Result<Image> image_from_json(const json& object) try {
@@ -117,6 +125,10 @@ std::string image_name_of(const std::string& path) {
   return valid_image_name(name) ? name : std::string();
 }
 
+std::string content_name(const Image& image) {
+  return "sha256-" + image.digest.substr(7) + (image.form == ImageForm::kErofs ? ".erofs" : ".d");
+}
+
 Result<ImageStore> ImageStore::open(const std::string& directory) {
   UMWELT_CHECK(make_directories(directory, 0700));
   UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY));
@@ -133,67 +145,81 @@ Result<UniqueFd> ImageStore::lock_store() const {
   return lock;
 }
 
-Result<void> ImageStore::write(const Image& image) const {
-  return replace_file(path_ + "/" + image.name + std::string(kSuffix),
-                      to_json(image).dump(2) + "\n", 0600);
+Result<void> ImageStore::write(const std::string& name, const std::string& description) const {
+  return replace_file(path_ + "/" + name + std::string(kSuffix), description, 0600);
 }
 
-Result<std::vector<Image>> ImageStore::list() const {
-  std::vector<Image> images;
+Result<ImageList> ImageStore::list() const {
+  ImageList all;
   for (std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
     if (!name.ends_with(kSuffix)) continue;
     name.resize(name.size() - kSuffix.size());
-    if (auto image = find(name)) images.push_back(std::move(*image));
+    auto image = find(name);
+    if (image)
+      all.images.push_back(std::move(*image));
+    else if (image.error().code != ENOENT)
+      all.damaged.push_back(name);
   }
-  std::sort(images.begin(), images.end(),
+  std::sort(all.images.begin(), all.images.end(),
             [](const Image& a, const Image& b) { return a.name < b.name; });
-  return images;
+  std::sort(all.damaged.begin(), all.damaged.end());
+  return all;
 }
 
 Result<Image> ImageStore::find(const std::string& name) const {
   if (!valid_image_name(name)) return fail(ENOENT, "image " + name.substr(0, kMaxNameLength));
-  const auto text = read_file_at(directory_.get(), name + std::string(kSuffix), kMaxJsonBytes);
-  if (!text) return fail(text.error().code, "image " + name);
-  auto image = image_from_json(json::parse(*text, nullptr, false));
-  if (!image || image->name != name)
-    return fail(EUCLEAN, fmt::format("image {} ({}/{}{})", name, path_, name, kSuffix));
-  return image;
+  const std::string file = name + std::string(kSuffix);
+  const auto text = read_file_at(directory_.get(), file, kMaxJsonBytes);
+  if (!text && text.error().code != EFBIG) return fail(text.error().code, "image " + name);
+  if (text)
+    if (auto image = image_from_json(json::parse(*text, nullptr, false));
+        image && image->name == name)
+      return image;
+  return damaged(name, path_ + "/" + file + " is no description of it");
+}
+
+// Without a descriptor: there is nothing that could be in use. EBUSY.
+Result<UniqueFd> ImageStore::lock_content(const Image& image) const {
+  auto file = open_at(directory_.get(), lock_name(image), O_RDWR | O_NOFOLLOW);
+  if (!file) return UniqueFd();
+  if (!lock_file(file->get())) return fail(EBUSY, "image " + image.name);
+  return file;
+}
+
+Result<void> ImageStore::remove_content(const std::string& digest) const {
+  for (const std::string& file : UMWELT_TRY(read_names_at(directory_.get(), ".")))
+    if (digest_of_content(file) == digest) UMWELT_CHECK(remove_below(directory_.get(), file));
+  return {};
 }
 
 Result<void> ImageStore::remove(const std::string& name) const {
   const UniqueFd held = UMWELT_TRY(lock_store());
-  const Image image = UMWELT_TRY(find(name));
-  unsigned names = 0;
-  for (const Image& other : UMWELT_TRY(list())) names += other.digest == image.digest;
-  const std::string content = content_name(image);
+  const auto image = find(name);
+  if (!image && image.error().code == ENOENT) return fail(image.error());
+  const ImageList all = UMWELT_TRY(list());
+  const bool last = image && std::count_if(all.images.begin(), all.images.end(),
+                                           [&](auto& i) { return i.digest == image->digest; }) == 1;
   UniqueFd lock;
-  if (names <= 1) {
-    const std::string lock_name = image.form == ImageForm::kErofs ? content : content + ".lock";
-    if (auto file = open_at(directory_.get(), lock_name, O_RDWR | O_NOFOLLOW)) {
-      lock = std::move(*file);
-      if (!lock_file(lock.get())) return fail(EBUSY, "image " + name);
-    }
-  }
+  if (last) lock = UMWELT_TRY(lock_content(*image));
   if (::unlinkat(directory_.get(), (name + std::string(kSuffix)).c_str(), 0) != 0)
     return fail_errno("remove image " + name);
-  if (names > 1) return {};
-  const std::string prefix = content.substr(0, content.rfind('.') + 1);
-  for (const std::string& file : UMWELT_TRY(read_names_at(directory_.get(), ".")))
-    if (file.starts_with(prefix)) UMWELT_CHECK(remove_below(directory_.get(), file));
+  // One that is damaged may have the same content.
+  if (last && all.damaged.empty()) return remove_content(image->digest);
+  if (!image) UMWELT_TRY(remove_orphans());
   return {};
 }
 
 Result<UniqueFd> ImageStore::open_content(const Image& image) const {
   auto file = open_at(directory_.get(), content_name(image), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
-  if (!file && file.error().code == ENOENT) return damaged(image, "its file is missing");
-  if (!file && file.error().code != EROFS) return damaged(image, file.error().message());
+  if (!file && file.error().code == ENOENT) return damaged(image.name, "its file is missing");
+  if (!file && file.error().code != EROFS) return damaged(image.name, file.error().message());
   if (!file) file = open_at(directory_.get(), content_name(image), O_RDONLY | O_NOFOLLOW);
   if (!file) return fail(file.error());
   struct stat status {};
   if (::fstat(file->get(), &status) != 0) return fail_errno("fstat an image");
-  if (!S_ISREG(status.st_mode)) return damaged(image, "it is no regular file");
+  if (!S_ISREG(status.st_mode)) return damaged(image.name, "it is no regular file");
   if (static_cast<std::uint64_t>(status.st_size) != image.stored_bytes)
-    return damaged(image,
+    return damaged(image.name,
                    fmt::format("{} bytes instead of {}", status.st_size, image.stored_bytes));
   return file;
 }
@@ -222,7 +248,7 @@ Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
   UMWELT_CHECK(erofs.set_string("source", mounted.loop->path()));
   UMWELT_CHECK(erofs.set_flag("ro"));
   auto mount = erofs.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV);
-  if (!mount) return damaged(image, mount.error().message());
+  if (!mount) return damaged(image.name, mount.error().message());
   mounted.mount = std::move(*mount);
   return mounted;
 }
@@ -230,7 +256,7 @@ Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
 Result<MountedImage> ImageStore::mount_directory(const Image& image) const {
   const std::string name = content_name(image);
   MountedImage mounted;
-  mounted.lock = UMWELT_TRY(open_at(directory_.get(), name + ".lock", O_RDWR | O_NOFOLLOW));
+  mounted.lock = UMWELT_TRY(open_at(directory_.get(), lock_name(image), O_RDWR | O_NOFOLLOW));
   if (!lock_file(mounted.lock.get(), Lock::kShared)) return fail(EBUSY, "image " + image.name);
   if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
   mounted.mount = UMWELT_TRY(clone_mount(directory_.get(), name));
@@ -246,10 +272,7 @@ Result<MountedImage> ImageStore::mount(const Image& image) const {
 }
 
 bool ImageStore::in_use(const Image& image) const {
-  const std::string name = content_name(image);
-  const auto file =
-      open_at(directory_.get(), image.form == ImageForm::kErofs ? name : name + ".lock",
-              O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  const auto file = open_at(directory_.get(), lock_name(image), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   return file && is_locked_by_others(file->get());
 }
 
@@ -270,10 +293,10 @@ Result<void> ImageStore::verify(const Image& image, const ImportProgress& progre
   } else {
     const auto root =
         open_at(directory_.get(), content_name(image), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (!root) return damaged(image, "its directory is missing");
+    if (!root) return damaged(image.name, "its directory is missing");
     sum = UMWELT_TRY(sum_of_tree(root->get()));
   }
-  if ("sha256:" + sum != image.digest) return damaged(image, "its digest is another one");
+  if ("sha256:" + sum != image.digest) return damaged(image.name, "its digest is another one");
   return {};
 }
 

@@ -37,12 +37,19 @@ struct Image {
 nlohmann::json to_json(const ImageConfig& config);
 Result<ImageConfig> config_from_json(const nlohmann::json& json);  // EUCLEAN
 nlohmann::json to_json(const Image& image);
+// The text of NAME.json. An Error (code 0): longer than what is read back.
+Result<std::string> describe(const Image& image);
 Result<Image> image_from_json(const nlohmann::json& json);  // EUCLEAN
 
 // "debian-12", "web:1.2": [a-zA-Z0-9][a-zA-Z0-9_.:-]{0,127}
 bool valid_image_name(std::string_view name);
 // "/srv/debian-12.tar.gz" -> "debian-12"; "" where nothing valid is left.
 std::string image_name_of(const std::string& path);
+// "sha256-HEX.erofs" or "sha256-HEX.d".
+std::string content_name(const Image& image);
+// "sha256-HEX.erofs" -> "sha256:HEX", of every file that the store keeps for that content; "" of
+// any other.
+std::string digest_of_content(const std::string& file);
 
 // A detached read-only mount of the image. All users share one superblock, and so one page cache:
 // that of the loop device, which the first of them attaches and the last one's end detaches. While
@@ -50,6 +57,11 @@ std::string image_name_of(const std::string& path);
 struct MountedImage {
   UniqueFd mount, lock;
   std::optional<Loop> loop;
+};
+
+struct ImageList {
+  std::vector<Image> images;         // by name
+  std::vector<std::string> damaged;  // names whose description can't be read
 };
 
 struct ImportStep {
@@ -62,7 +74,7 @@ using ImportProgress = std::function<void(const ImportStep&)>;
 constexpr std::string_view kStaging = ".staging-";
 
 // Thread-safe, and safe against other processes with the same directory. Errors with code 0 are
-// whole sentences; ENOENT, EEXIST, EBUSY say it of the image's name, EUCLEAN that it is damaged.
+// whole sentences; ENOENT, EEXIST, EBUSY say it of the image's name.
 class ImageStore {
  public:
   static Result<ImageStore> open(const std::string& directory);
@@ -71,9 +83,10 @@ class ImageStore {
   // A crash leaves a staging directory that the next tidy() removes.
   Result<Image> import(const std::string& source, const std::string& name,
                        const ImportProgress& progress = {}, int standard_in = 0) const;
-  Result<std::vector<Image>> list() const;  // by name
+  Result<ImageList> list() const;
   Result<Image> find(const std::string& name) const;
-  // Its content goes with the last name. EBUSY while it is mounted.
+  // Its content goes with the last name. EBUSY while it is mounted. One that is damaged can be
+  // removed as well.
   Result<void> remove(const std::string& name) const;
   Result<MountedImage> mount(const Image& image) const;
   bool in_use(const Image& image) const;
@@ -98,9 +111,12 @@ class ImageStore {
   Result<std::string> sum_of_tree(int root) const;
   Result<void> publish(Image& image, int file) const;
   Result<void> publish_directory(Image& image, int staging, const std::string& name) const;
-  Result<void> write(const Image& image) const;
+  Result<bool> is_stored(const Image& image) const;
+  Result<void> write(const std::string& name, const std::string& description) const;
+  Result<UniqueFd> lock_content(const Image& image) const;
+  Result<void> remove_content(const std::string& digest) const;
   bool is_orphan(const std::string& name, const std::set<std::string>& digests) const;
-  Result<unsigned> remove_orphans(const std::vector<std::string>& names) const;
+  Result<unsigned> remove_orphans() const;
   Result<UniqueFd> open_content(const Image& image) const;
   Result<MountedImage> mount_erofs(const Image& image) const;
   Result<MountedImage> mount_directory(const Image& image) const;

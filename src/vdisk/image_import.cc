@@ -209,39 +209,55 @@ bool has_erofs() {
 
 }  // namespace
 
+// False: there is room for it. What was stored but damaged has been removed, for the caller has it
+// anew.
+Result<bool> ImageStore::is_stored(const Image& image) const {
+  if (::faccessat(directory_.get(), content_name(image).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
+    return errno == ENOENT ? Result<bool>(false) : fail_errno("look for image " + image.name);
+  if (verify(image)) return true;
+  if (const auto lock = lock_content(image); !lock) {
+    std::string name = image.digest;
+    const ImageList all = UMWELT_TRY(list());
+    for (const Image& other : all.images)
+      if (other.digest == image.digest) name = other.name;
+    return fail(0, fmt::format("it is the same as image {}, which is damaged and in use: stop the "
+                               "containers that use that one, then import this one again",
+                               name));
+  }
+  UMWELT_CHECK(remove_content(image.digest));
+  return false;
+}
+
 Result<void> ImageStore::publish(Image& image, int file) const {
   struct stat status {};
   if (::fstat(file, &status) != 0) return fail_errno("fstat an image");
   image.stored_bytes = static_cast<std::uint64_t>(status.st_size);
-  const std::string sum = UMWELT_TRY(sha256_of(file));
-  image.digest = "sha256:" + sum;
+  image.digest = "sha256:" + UMWELT_TRY(sha256_of(file));
+  const std::string description = UMWELT_TRY(describe(image));
   const UniqueFd held = UMWELT_TRY(lock_store());
   if (find(image.name)) return fail(EEXIST, "image " + image.name);
-  const std::string name = "sha256-" + sum + ".erofs";
-  if (auto linked = link_file(file, directory_.get(), name); !linked) {
-    if (linked.error().code != EEXIST) return fail(linked.error());
-    UMWELT_CHECK(verify(image));
-  }
-  return write(image);
+  if (!UMWELT_TRY(is_stored(image)))
+    UMWELT_CHECK(link_file(file, directory_.get(), content_name(image)));
+  return write(image.name, description);
 }
 
 Result<void> ImageStore::publish_directory(Image& image, int staging,
                                            const std::string& name) const {
   const UniqueFd root = UMWELT_TRY(open_at(staging, name, O_RDONLY | O_DIRECTORY));
-  const std::string sum = UMWELT_TRY(sum_of_tree(root.get()));
   image.form = ImageForm::kDirectory;
   image.stored_bytes = image.content_bytes;
-  image.digest = "sha256:" + sum;
+  image.digest = "sha256:" + UMWELT_TRY(sum_of_tree(root.get()));
+  const std::string description = UMWELT_TRY(describe(image));
   const UniqueFd held = UMWELT_TRY(lock_store());
   if (find(image.name)) return fail(EEXIST, "image " + image.name);
-  const std::string target = "sha256-" + sum + ".d";
+  const bool stored = UMWELT_TRY(is_stored(image));
+  const std::string target = content_name(image);
   const UniqueFd lock =
       UMWELT_TRY(open_at(directory_.get(), target + ".lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  if (::renameat2(staging, name.c_str(), directory_.get(), target.c_str(), RENAME_NOREPLACE) != 0) {
-    if (errno != EEXIST) return fail_errno("store image " + image.name);
-    UMWELT_CHECK(verify(image));
-  }
-  return write(image);
+  if (!stored &&
+      ::renameat2(staging, name.c_str(), directory_.get(), target.c_str(), RENAME_NOREPLACE) != 0)
+    return fail_errno("store image " + image.name);
+  return write(image.name, description);
 }
 
 Result<Image> ImageStore::import(const std::string& source, const std::string& name,

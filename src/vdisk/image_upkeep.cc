@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/file.h"
+#include "vdisk/digest.h"
 #include "vdisk/image.h"
 #include "vdisk/image_file.h"
 #include "vdisk/pool.h"
@@ -18,11 +20,28 @@
 namespace umwelt::vdisk {
 namespace {
 
-constexpr std::string_view kDescription = ".json", kUnfinished = ".json.new";
-constexpr std::string_view kContentPrefix = "sha256-";
-constexpr std::size_t kDigestLetters = 64;
+constexpr std::string_view kUnfinished = ".json.new";
+
+bool is_content_ending(std::string_view ending) {
+  if (ending == ".erofs" || ending == ".d" || ending == ".d.lock") return true;
+  // That of clone_base().
+  if (!ending.starts_with('.') || !ending.ends_with(".ext4")) return false;
+  ending.remove_prefix(1);
+  ending.remove_suffix(5);
+  if (ending.ends_with("-nojournal")) ending.remove_suffix(10);
+  return !ending.empty() &&
+         std::all_of(ending.begin(), ending.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
 
 }  // namespace
+
+std::string digest_of_content(const std::string& file) {
+  constexpr std::string_view kPrefix = "sha256-";
+  constexpr std::size_t kEnd = kPrefix.size() + 64;
+  if (!file.starts_with(kPrefix) || file.size() < kEnd) return {};
+  const std::string digest = "sha256:" + file.substr(kPrefix.size(), 64);
+  return valid_digest(digest) && is_content_ending(file.substr(kEnd)) ? digest : std::string();
+}
 
 Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capacity_bytes, Class c,
                                         const ImportProgress& progress) const {
@@ -53,10 +72,8 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
 
 // The content that no name has: what a kill left between the two steps of an import or a removal.
 bool ImageStore::is_orphan(const std::string& name, const std::set<std::string>& digests) const {
-  constexpr std::size_t kEnd = kContentPrefix.size() + kDigestLetters;
-  if (!name.starts_with(kContentPrefix) || name.size() <= kEnd || name[kEnd] != '.') return false;
-  const std::string hex = name.substr(kContentPrefix.size(), kDigestLetters);
-  if (digests.contains("sha256:" + hex)) return false;
+  const std::string digest = digest_of_content(name);
+  if (digest.empty() || digests.contains(digest)) return false;
   const bool directory = name.ends_with(".d");
   const auto file = open_at(directory_.get(), directory ? name + ".lock" : name,
                             O_RDWR | O_NOFOLLOW | O_NONBLOCK);
@@ -64,17 +81,14 @@ bool ImageStore::is_orphan(const std::string& name, const std::set<std::string>&
   return !is_locked_by_others(file->get());
 }
 
-Result<unsigned> ImageStore::remove_orphans(const std::vector<std::string>& names) const {
+Result<unsigned> ImageStore::remove_orphans() const {
+  const ImageList all = UMWELT_TRY(list());
+  // Whose content that would be is not known: nothing is touched.
+  if (!all.damaged.empty()) return 0U;
   std::set<std::string> digests;
-  for (const std::string& name : names) {
-    if (!name.ends_with(kDescription)) continue;
-    // Whose content that would be is not known: nothing is touched.
-    const auto image = find(name.substr(0, name.size() - kDescription.size()));
-    if (!image) return 0U;
-    digests.insert(image->digest);
-  }
+  for (const Image& image : all.images) digests.insert(image.digest);
   unsigned removed = 0;
-  for (const std::string& name : names)
+  for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), ".")))
     if ((name.ends_with(kUnfinished) || is_orphan(name, digests)) &&
         remove_below(directory_.get(), name))
       ++removed;
@@ -83,15 +97,14 @@ Result<unsigned> ImageStore::remove_orphans(const std::vector<std::string>& name
 
 Result<unsigned> ImageStore::tidy() const {
   const UniqueFd held = UMWELT_TRY(lock_store());
-  const std::vector<std::string> names = UMWELT_TRY(read_names_at(directory_.get(), "."));
   unsigned removed = 0;
-  for (const std::string& name : names) {
+  for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
     if (!name.starts_with(kStaging)) continue;
     const auto staging = open_at(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (!staging || ::flock(staging->get(), LOCK_EX | LOCK_NB) != 0) continue;
     if (remove_below(directory_.get(), name)) ++removed;
   }
-  return removed + UMWELT_TRY(remove_orphans(names));
+  return removed + UMWELT_TRY(remove_orphans());
 }
 
 }  // namespace umwelt::vdisk

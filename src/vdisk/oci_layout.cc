@@ -30,8 +30,9 @@ tl::unexpected<Error> bad_layout(const std::string& why) {
   return fail(0, "not a good image archive: " + why);
 }
 
+// `docker save` wrote a layer that occurs twice as a symlink to the first one (before Docker 25).
 Result<UniqueFd> open_regular(int directory, const std::string& path) {
-  auto file = open_in_root(directory, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
+  auto file = open_in_root(directory, path, O_RDONLY | O_NONBLOCK);
   struct stat status {};
   if (!file || ::fstat(file->get(), &status) != 0 || !S_ISREG(status.st_mode))
     return bad_layout(fmt::format("{:?} is missing", path.substr(0, 120)));
@@ -146,17 +147,21 @@ bool has(int directory, const char* name) {
   return ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode);
 }
 
-}  // namespace
+bool is_oci(int directory) { return has(directory, "oci-layout") && has(directory, "index.json"); }
 
-bool is_oci_layout(int directory) {
-  return (has(directory, "oci-layout") && has(directory, "index.json")) ||
-         has(directory, "manifest.json");
+// A root filesystem may have a manifest.json of its own.
+bool is_docker(int directory) {
+  const auto list = read_json(directory, "manifest.json");
+  return list && list->is_array() && !list->empty() && list->front().contains("Layers") &&
+         list->front().contains("Config");
 }
 
+}  // namespace
+
+bool is_oci_layout(int directory) { return is_oci(directory) || is_docker(directory); }
+
 Result<OciImage> open_oci_layout(int directory) try {
-  OciImage image = UMWELT_TRY(has(directory, "oci-layout") && has(directory, "index.json")
-                                  ? open_oci(directory)
-                                  : open_docker(directory));
+  OciImage image = UMWELT_TRY(is_oci(directory) ? open_oci(directory) : open_docker(directory));
   if (image.layers.empty()) return bad_layout("it has no layer");
   return image;
 } catch (const json::exception&) {

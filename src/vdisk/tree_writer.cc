@@ -185,6 +185,12 @@ Result<void> TreeWriter::white_out(int parent, const std::string& directory,
   };
   Result<void> removed;
   if (name == kOpaque) {
+    // What has come since the first time is of this layer, also where another directory has got
+    // the inode number.
+    struct stat status {};
+    if (::fstat(parent, &status) != 0) return failed(prefix + name);
+    if (!opaque_.insert(status.st_ino).second) return {};
+    layer_bytes_ += kNoteBytes;
     for (const std::string& child : UMWELT_TRY(read_names_at(parent, "."))) {
       removed = remove(child);
       if (!removed) break;

@@ -48,6 +48,7 @@ class TreeWriter {
   // what earlier layers had.
   void begin_layer() {
     this_layer_.clear();
+    opaque_.clear();
     layer_bytes_ = 0;
   }
 
@@ -85,8 +86,9 @@ class TreeWriter {
   std::string parent_path_;  // that parent_ is open on
   UniqueFd parent_;
   std::unordered_set<std::string> this_layer_;
+  std::unordered_set<ino_t> opaque_;  // directories that this layer has made opaque
   std::map<std::string, timespec> directory_times_;
-  std::uint64_t layer_bytes_ = 0, times_bytes_ = 0;  // of memory, in these two
+  std::uint64_t layer_bytes_ = 0, times_bytes_ = 0;  // of memory, in these three
 };
 
 // "./a//b/" as {"a", "b"}. An Error (code 0) for an absolute path, "..", and what is too long.

@@ -62,6 +62,53 @@ def test_image_in_use_is_not_removed(umwelt, image):
     assert umwelt.run("--image", image, "--", "echo", "still") == "still\n"
 
 
+def test_an_image_below_a_kept_vdisk_is_not_removed(umwelt, image, tmp_path):
+    (tmp_path / "f").write_text("one")
+    umwelt.ok("image", "import", "--name", "below", tmp_path)
+    umwelt.ok("image", "import", "--name", "same", tmp_path)
+    umwelt.ok("vdisk", "create", "above", "--size", "64m")
+    umwelt("run", "--rm", "--image", "below", "--disk", "above", "--", "/absent")
+    line = refused(umwelt, "image", "rm", "below", text="image below: vdisk above lies on it")
+    assert "umwelt vdisk rm above" in line and "--force" in line
+    umwelt.ok("image", "rm", "same")
+    umwelt.ok("image", "rm", "--force", "below")
+    # The content is what counts.
+    umwelt.ok("image", "import", "--name", "below", tmp_path)
+    refused(umwelt, "image", "rm", "below", text="lies on it")
+    umwelt.ok("vdisk", "rm", "above")
+    umwelt.ok("image", "rm", "below")
+
+
+def test_damaged_images(umwelt, image, tmp_path):
+    (tmp_path / "f").write_text("one")
+    umwelt.ok("image", "import", "--name", "damaged", tmp_path)
+    (umwelt.state / "images/damaged.json").write_text("")
+    listed = umwelt("image", "ls")
+    assert listed.returncode == 0 and "busybox" in listed.stdout and "damaged" not in listed.stdout
+    assert "image damaged is damaged: umwelt image rm damaged" in listed.stderr
+    for command in (["image", "inspect", "--verify"], ["run", "--image"]):
+        refused(umwelt, *command, "damaged", *(["--", "true"] if "run" in command else []),
+                text="image damaged is damaged")
+    umwelt.ok("image", "rm", "damaged")
+    assert umwelt("image", "ls").stderr == ""
+    assert len(list((umwelt.state / "images").glob("*.erofs"))) == 1
+
+
+def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
+    source = tmp_path / os.fsdecode(b"\xff")
+    source.mkdir()
+    umwelt.ok("image", "import", "--name", "bytes", source)
+    umwelt.ok("image", "rm", "bytes")
+
+
+def test_import_with_closed_streams(umwelt, image, tmp_path, rootfs):
+    with tarfile.open(tmp_path / "closed.tar", "w") as tar:
+        tar.add(rootfs, ".")
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", UMWELT, "image", "import",
+                    tmp_path / "closed.tar"], env=umwelt.environment, timeout=60, check=False)
+    umwelt.ok("image", "rm", "closed")
+
+
 def test_image_that_is_not_there(umwelt, image):
     line = refused(umwelt, "run", "--image", "busybx", "--", "true", text="did you mean busybox?")
     assert "no such image" in line
@@ -203,7 +250,7 @@ def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, tmp_path):
     umwelt.ok("vdisk", "create", "k", "--size", "64m")
     umwelt.ok("image", "import", "--name", "base", tmp_path / "one")
     umwelt("run", "--rm", "--image", "base", "--disk", "k", "--", "/absent")
-    umwelt.ok("image", "rm", "base")
+    umwelt.ok("image", "rm", "--force", "base")
     umwelt.ok("image", "import", "--name", "base", tmp_path / "two")
     refused(umwelt, "run", "--rm", "--image", "base", "--disk", "k", "--", "/absent",
             text="lies on another content of image base")

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 
@@ -126,6 +128,58 @@ TEST_F(ConfinedTest, NoPathLeadsOut) {
                            {"chroot", EPERM},
                            {"mount", EPERM},
                            {"setns", EPERM}}));
+}
+
+TEST_F(ConfinedTest, AFileIsReadAndNotChanged) {
+  source_fd_ = *open_at(AT_FDCWD, source_ + "/given", O_RDWR);
+  ASSERT_EQ(::lseek(source_fd_.get(), 1, SEEK_SET), 1);
+  const auto result = run([](const Confined& confined) -> Result<json> {
+    const std::string path = "/proc/self/fd/" + std::to_string(confined.source);
+    char text[8] = {};
+    const ssize_t n = ::read(confined.source, text, sizeof text);
+    return json{{"text", std::string(text, static_cast<std::size_t>(std::max<ssize_t>(n, 0)))},
+                {"write", error_of(::write(confined.source, "x", 1))},
+                {"open", error_of(::open(path.c_str(), O_RDWR))},
+                {"truncate", error_of(::truncate(path.c_str(), 0))},
+                {"mode", error_of(::fchmod(confined.source, 0777))},
+                {"owner", error_of(::fchown(confined.source, 7, 7))}};
+  });
+  ASSERT_TRUE(result) << result.error().message();
+  EXPECT_EQ(*result, json({{"text", "ext"},
+                           {"write", EBADF},
+                           {"open", EROFS},
+                           {"truncate", EROFS},
+                           {"mode", EROFS},
+                           {"owner", EROFS}}));
+  EXPECT_EQ(*read_file(source_ + "/given"), "text");
+}
+
+TEST_F(ConfinedTest, AFileWithoutANameOrOfAnotherMountNamespace) {
+  const ConfinedWork read = [](const Confined& confined) -> Result<json> {
+    char text[8] = {};
+    if (::read(confined.source, text, 4) != 4) return fail_errno("read");
+    return json(text);
+  };
+  source_fd_ = *open_at(AT_FDCWD, source_ + "/given", O_RDONLY);
+  ASSERT_EQ(::unlink((source_ + "/given").c_str()), 0);
+  const auto unnamed = run(read);
+  ASSERT_TRUE(unnamed) << unnamed.error().message();
+  EXPECT_EQ(*unnamed, "text");
+  source_fd_ = UniqueFd(::memfd_create("archive", MFD_CLOEXEC));
+  const auto refused = run(read);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().text, testing::HasSubstr("pipe it in"));
+}
+
+TEST_F(ConfinedTest, StderrIsNobodys) {
+  struct stat null {};
+  ASSERT_EQ(::stat("/dev/null", &null), 0);
+  const auto result = run([](const Confined&) -> Result<json> {
+    struct stat status {};
+    return json{{"error", error_of(::fstat(STDERR_FILENO, &status))}, {"device", status.st_rdev}};
+  });
+  ASSERT_TRUE(result) << result.error().message();
+  EXPECT_EQ(*result, json({{"error", 0}, {"device", null.st_rdev}}));
 }
 
 TEST_F(ConfinedTest, DevicesAreMadeButNotOpened) {

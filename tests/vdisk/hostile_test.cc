@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -123,6 +124,33 @@ TEST(Unpack, MemoryDoesNotGrowWithTheEntries) {
   const std::size_t before = allocated_bytes();
   for (int i = 0; i < 30000; ++i) ASSERT_TRUE(writer->add(entry));
   EXPECT_LT(allocated_bytes(), before + (10U << 20));  // 90 MB of paths
+}
+
+// A repeated whiteout costs nothing and hides nothing that its layer has made meanwhile.
+TEST(Unpack, OpaqueAgainAndAgain) {
+  const std::string path = make_directory("target");
+  const UniqueFd root = *open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
+  auto writer = TreeWriter::open(root.get(), 0);
+  ASSERT_TRUE(writer);
+  const auto add = [&](const std::string& entry) { return writer->add({.path = entry}); };
+  const TreeEntry link{.type = TreeEntry::Type::kSymlink, .path = "a", .target = "b"};
+  for (const char* lower : {"a/lower", "b/lower"}) ASSERT_TRUE(add(lower));
+  writer->begin_layer();
+  ASSERT_TRUE(add("a/.wh..wh..opq"));
+  EXPECT_FALSE(fs::exists(path + "/a/lower"));
+  for (int i = 0; i < 3000; ++i) ASSERT_TRUE(add("a/" + std::to_string(i)));
+  const std::clock_t begin = std::clock();
+  for (int i = 0; i < 50000; ++i) ASSERT_TRUE(add("a/.wh..wh..opq"));
+  EXPECT_LT((std::clock() - begin) / CLOCKS_PER_SEC, 10);
+  EXPECT_TRUE(fs::exists(path + "/a/2999"));
+  // The path is that of another directory now.
+  ASSERT_TRUE(writer->add(link));
+  ASSERT_TRUE(add("a/.wh..wh..opq"));
+  EXPECT_FALSE(fs::exists(path + "/b/lower"));
+  ASSERT_TRUE(add("b/new"));
+  writer->begin_layer();
+  ASSERT_TRUE(add("b/.wh..wh..opq"));
+  EXPECT_FALSE(fs::exists(path + "/b/new"));
 }
 
 TEST(Unpack, SymlinksAreFollowedInsideOnly) {

@@ -134,6 +134,85 @@ TEST_P(ImageTest, WhatAKillLeftIsRemoved) {
   EXPECT_TRUE(images.import(source, "a"));
 }
 
+TEST_P(ImageTest, ANameMayLookLikeContent) {
+  const ImageStore images = open();
+  const std::string hex(64, 'a'), content = "sha256-" + hex;
+  const std::vector<std::string> names = {content, content + ".erofs", content + ".1.ext4"};
+  for (const std::string& name : names) ASSERT_TRUE(images.import(source, name));
+  EXPECT_EQ(*images.tidy(), 0U);
+  for (const std::string& name : names) {
+    const auto image = images.find(name);
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_TRUE(images.verify(*image));
+  }
+  const std::string path = host->path() + "/images/";
+  ASSERT_EQ(shell("cd " + path + " && touch " + content + ".erofs " + content + ".d.lock " +
+                  content + ".1-nojournal.ext4 " + content + ".txt " + content + ".x.ext4 sha256-" +
+                  std::string(64, 'A') + ".erofs"),
+            0);
+  EXPECT_EQ(*images.tidy(), 3U);
+}
+
+TEST_P(ImageTest, ADamagedDescriptionIsNamedAndCanBeRemoved) {
+  const ImageStore images = open();
+  ASSERT_TRUE(images.import(source, "good"));
+  const std::string path = host->path() + "/images/";
+  for (const char* damage : {": > ", "truncate -s 5M ", "echo '{}' > ", "cp good.json "}) {
+    ASSERT_TRUE(images.import(source, "bad"));
+    ASSERT_EQ(shell("cd " + path + " && " + damage + "bad.json"), 0);
+    const auto list = images.list();
+    ASSERT_EQ(list->images.size(), 1U) << damage;
+    EXPECT_EQ(list->damaged, std::vector<std::string>{"bad"});
+    EXPECT_NE(images.find("bad").error().text.find("image bad is damaged"), std::string::npos);
+    EXPECT_TRUE(images.remove("bad")) << damage;
+    EXPECT_TRUE(images.list()->damaged.empty());
+    EXPECT_TRUE(images.verify(*images.find("good")));
+  }
+  // As long as one is damaged, what it needs is not known; with its end the rest goes.
+  ASSERT_EQ(shell("cd " + path + " && : > bad.json"), 0);
+  const Image good = *images.find("good");
+  {
+    const auto mounted = images.mount(good);
+    EXPECT_EQ(images.remove("good").error().code, EBUSY);
+  }
+  for (int i = 0; i < 250 && images.in_use(good); ++i) ::usleep(20000);
+  EXPECT_TRUE(images.remove("good"));
+  EXPECT_EQ(shell("ls " + path + "*.erofs"), 0);
+  EXPECT_TRUE(images.remove("bad"));
+  std::string left;
+  ASSERT_EQ(shell("ls -A " + path, &left), 0);
+  EXPECT_EQ(left, "");
+}
+
+TEST_P(ImageTest, DamagedContentIsReplaced) {
+  const ImageStore images = open();
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  const std::string path = host->path() + "/images/" + content_name(*image);
+  const auto damage = [&] {
+    return shell("printf X | dd of=" + path + " bs=1 seek=5000 conv=notrunc 2>/dev/null");
+  };
+  {
+    const auto mounted = images.mount(*image);
+    ASSERT_TRUE(mounted) << mounted.error().message();
+    ASSERT_EQ(damage(), 0);
+    const auto other = images.import(source, "b");
+    ASSERT_FALSE(other);
+    EXPECT_NE(other.error().text.find("image a, which is damaged and in use"), std::string::npos)
+        << other.error().text;
+  }
+  for (int i = 0; i < 250 && images.in_use(*image); ++i) ::usleep(20000);
+  unsigned number = 0;
+  for (const std::string& command :
+       {std::string(":"), "truncate -s 0 " + path,
+        "rm " + path + " && mkdir " + path + " && touch " + path + "/x"}) {
+    ASSERT_EQ(shell(command), 0);
+    const auto other = images.import(source, "b" + std::to_string(number++));
+    ASSERT_TRUE(other) << other.error().message();
+    EXPECT_TRUE(images.verify(*image));
+  }
+}
+
 // Where this machine has no EROFS.
 TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
   const auto tool = find_tool("mkfs.erofs");
@@ -153,8 +232,16 @@ TEST_P(ImageTest, ADirectoryIsCheckedAsWell) {
   const std::string tree = host->path() + "/images/sha256-" + image->digest.substr(7) + ".d";
   ASSERT_EQ(shell("rm " + tree + "/d/sparse"), 0);
   EXPECT_FALSE(images.verify(*image));
+  ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
+  const auto mended = images.import(source, "mended");
+  ASSERT_EQ(shell("umount " + *tool), 0);
+  ASSERT_TRUE(mended) << mended.error().message();
+  EXPECT_TRUE(images.verify(*image));
+  EXPECT_TRUE(images.mount(*mended));
   // A removal that was killed: what is left of it must not become the next image.
-  ASSERT_EQ(shell("rm " + host->path() + "/images/a.json"), 0);
+  ASSERT_EQ(shell("rm " + tree + "/d/sparse " + host->path() + "/images/a.json " + host->path() +
+                  "/images/mended.json"),
+            0);
   ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
   const auto again = images.import(source, "b");
   ASSERT_EQ(shell("umount " + *tool), 0);
@@ -225,6 +312,17 @@ TEST_P(ImageTest, CloneBaseHoldsTheImage) {
   EXPECT_TRUE(images.remove("a"));
 }
 
+TEST(Description, IsNoLongerThanWhatIsReadBack) {
+  Image image;
+  EXPECT_TRUE(describe(image));
+  image.config.environment = {"A=" + std::string(3U << 20, 'x')};
+  EXPECT_TRUE(describe(image));
+  image.config.environment.assign(1U << 20, "");
+  const auto text = describe(image);
+  ASSERT_FALSE(text);
+  EXPECT_EQ(text.error().code, 0);
+}
+
 TEST(Layers, WhiteoutsOfAnOciArchive) {
   auto host = test::HostFilesystem::make("root", 0);
   const std::string root = make_directory("oci");
@@ -283,6 +381,51 @@ tar cf ../oci.tar .)",
   const auto damaged = images->import(root, "oci-damaged");
   ASSERT_FALSE(damaged);
   EXPECT_NE(damaged.error().text.find("damaged"), std::string::npos) << damaged.error().text;
+}
+
+// As Docker before 25 saved an image with the same layer twice.
+TEST(Layers, ADockerArchiveWithASymlink) {
+  auto host = test::HostFilesystem::make("root", 0);
+  const std::string root = make_directory("docker");
+  const std::string archive = test::scratch_directory() + "/docker.tar";
+  ASSERT_EQ(
+      shell("cd " + root + R"( && mkdir a b && echo 1 > one && tar cf a/layer.tar one && rm one &&
+ln -s ../a/layer.tar b/layer.tar && echo '{"config": {"User": "me"}}' > c.json &&
+echo '[{"Config": "c.json", "Layers": ["a/layer.tar", "b/layer.tar"]}]' > manifest.json &&
+tar cf )" + archive +
+            " *"),
+      0);
+  const auto images = ImageStore::open(host->path() + "/images");
+  ASSERT_TRUE(images);
+  for (const std::string& source : {root, archive}) {
+    const auto image = images->import(
+        source, "from-" + image_name_of(source) + (source == root ? "-directory" : ""));
+    ASSERT_TRUE(image) << image.error().message();
+    EXPECT_EQ(image->config.user, "me");
+    EXPECT_EQ(image->entries, 2U);  // the same file twice
+  }
+  for (const char* target : {"/etc/passwd", "../../../../../etc/passwd", "layer.tar", "."}) {
+    ASSERT_EQ(shell("ln -sfn " + std::string(target) + " " + root + "/b/layer.tar"), 0);
+    const auto image = images->import(root, "bad");
+    ASSERT_FALSE(image) << target;
+    EXPECT_NE(image.error().text.find("missing"), std::string::npos) << image.error().text;
+  }
+}
+
+TEST_P(ImageTest, ARootFilesystemMayHaveAManifest) {
+  const ImageStore images = open();
+  const std::string archive = test::scratch_directory() + "/manifest.tar";
+  unsigned number = 0;
+  for (const char* text :
+       {R"({"name": "my web app"})", R"([])", R"([{"Config": "c.json"}])", R"([1])", "no JSON"}) {
+    std::ofstream(source + "/manifest.json") << text;
+    ASSERT_EQ(shell("tar -C " + source + " -cf " + archive + " ."), 0);
+    const auto image = images.import(source, "d" + std::to_string(number));
+    ASSERT_TRUE(image) << text << ": " << image.error().message();
+    const auto same = images.import(archive, "a" + std::to_string(number++));
+    ASSERT_TRUE(same) << text << ": " << same.error().message();
+    EXPECT_GT(same->entries, 10U);
+  }
 }
 
 }  // namespace
