@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -218,7 +219,10 @@ void Daemon::Impl::attach_containers() {
       attach(containers[i]->record());
   };
   std::vector<std::thread> helpers;
-  while (helpers.size() + 1 < std::min(kAttachers, containers.size())) helpers.emplace_back(work);
+  try {
+    while (helpers.size() + 1 < std::min(kAttachers, containers.size())) helpers.emplace_back(work);
+  } catch (const std::system_error&) {  // as many as there are
+  }
   work();
   for (std::thread& helper : helpers) helper.join();
   if (!stopping) journal->containers_attached() = 1;

@@ -16,6 +16,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <system_error>
 #include <thread>
 
 #include "base/file.h"
@@ -243,7 +244,12 @@ Result<Attached> in_thread(std::chrono::milliseconds patience,
     return work();
   });
   auto attached = task.get_future();
-  std::thread thread(std::move(task));
+  std::thread thread;
+  try {
+    thread = std::thread(std::move(task));
+  } catch (const std::system_error& error) {
+    return fail(error.code().value(), "start a thread");
+  }
   if (patience != kWithoutEnd && attached.wait_for(patience) != std::future_status::ready) {
     thread.detach();
     return fail(ETIMEDOUT,

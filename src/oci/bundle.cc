@@ -14,7 +14,7 @@
 namespace umwelt::oci {
 namespace {
 
-constexpr std::size_t kMaxLabelsBytes = 4U << 20;
+constexpr std::size_t kMaxLabelsBytes = 16U << 20;
 // Of a filter that we make: programs of an architecture that it lacks are killed.
 constexpr const char* kArchitectures = "\"SCMP_ARCH_X86_64\",\"SCMP_ARCH_X86\",\"SCMP_ARCH_X32\"";
 
@@ -217,8 +217,11 @@ Result<void> read_bundle_choice(const JsonText& config, Choice& choice, std::str
   const auto docker = read_docker_file(config);
   if (docker && *docker) name = read_docker_name(**docker).value_or("");
   UMWELT_CHECK(read_choice(config, docker && *docker ? &**docker : nullptr, choice));
-  if (!docker) return fail(docker.error());
-  return {};
+  if (docker) return {};
+  // What the image has put there must not hide that it is required.
+  const int code = docker.error().code;
+  if ((code == EFBIG || code == EINVAL) && choice.mode == Mode::kOn) choice.mode = Mode::kRequired;
+  return fail(docker.error());
 }
 
 bool has_listener(const JsonText& config, const std::string& path) {

@@ -126,7 +126,7 @@ constexpr VmstatRow kVmstatRows[] = {
 std::string render_vmstat_of_node(const Resources& r, const SysFile::Subject& of,
                                   std::string_view host_text) {
   if (!r.memory.limited) return std::string(host_text);
-  constexpr std::size_t kDigits = 12;
+  constexpr std::size_t kRoom = 12;  // digits
   std::string text;
   std::size_t size = 0;
   while (auto host_line = next_line(host_text)) {
@@ -135,7 +135,7 @@ std::string render_vmstat_of_node(const Resources& r, const SysFile::Subject& of
     for (const VmstatRow& row : kVmstatRows)
       if (row.key == key) value = meminfo_of_node(r, of.node, row.meminfo_key, false) / row.unit;
     fmt::format_to(std::back_inserter(text), "{} {}\n", key, value);
-    size += key.size() + 1 + kDigits + 1;
+    size += key.size() + 1 + kRoom + 1;
   }
   if (text.size() < size) text.insert(text.size() - 1, size - text.size(), ' ');
   return text;

@@ -8,11 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from umweltd import CPUS, SLOWNESS, SYS_CPU, UMWELTD, cpu_list, wait_until
+from umweltd import CPUS, SLOWNESS, SYS_CPU, UMWELTD, Cgroup, cpu_list, wait_until
 
 HANGING = pathlib.Path(__file__).parents[1] / "fixtures/hanging_filesystem.py"
 
@@ -90,6 +91,72 @@ def test_a_locked_directory_holds_up_nobody(daemon, container, folder):
         assert [cpu for cpu in CPUS if is_there(others[0], cpu)] == CPUS[:1]
         assert daemon.container("new").read("proc/meminfo")
         others.pop().remove()
+
+
+def test_a_locked_cgroup_holds_up_nobody(daemon, container, folder):
+    """Of a container with cgroups of its own below, whose tasks are counted."""
+    other = daemon.container("other")
+    directory = container.cgroup.folder("pids")
+    inner = directory / "inner"
+    inner.mkdir()
+    files = ("proc/loadavg", "proc/stat", "proc/meminfo")
+    try:
+        assert all(container.read(file) for file in files)
+        time.sleep(1.1)  # the tasks are counted once a second
+        with held(directory, folder):
+            readers = [threading.Thread(target=container.read, args=("proc/loadavg",), daemon=True)
+                       for _ in range(8)]
+            for reader in readers:
+                reader.start()
+            other.cgroup.set_memory(64 << 20)
+            start = time.monotonic()
+            wait_until(lambda: "MemTotal:          65536 kB" in other.read("proc/meminfo"),
+                       5 * SLOWNESS)
+            assert all(other.read(file) for file in files)
+            for reader in readers:
+                reader.join(5 * SLOWNESS)
+                assert not reader.is_alive()
+            assert all(container.read(file) for file in files)
+            assert time.monotonic() - start < 5 * SLOWNESS
+    finally:
+        for made in (inner, directory / "new"):
+            with contextlib.suppress(FileNotFoundError):
+                made.rmdir()
+
+
+def test_a_locked_cgroup_of_nobody_holds_up_nobody(daemon, container, folder):
+    """Its processes are seen for the first time while it is locked, in the shared tree."""
+    stranger = Cgroup("stranger")
+    directory = stranger.folder("pids")
+    command = f"""for i in 1 2 3; do unshare --pid --fork cat {daemon.state}/proc/loadavg & done
+        wait; exec sleep infinity"""
+    readers = subprocess.Popen(["sh", "-c", f"read go; {command}"], stdin=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        stranger.attach(readers.pid)
+        assert container.read("proc/loadavg")
+        server = daemon.server_pid()
+        with held(directory, folder):
+            readers.stdin.write(b"\n")
+            readers.stdin.close()
+            start = time.monotonic()
+            while time.monotonic() < start + 3 * SLOWNESS:
+                before = time.monotonic()
+                assert container.read("proc/loadavg")
+                assert time.monotonic() - before < 3 * SLOWNESS
+            assert daemon.server_pid() == server
+        text = subprocess.run(["sh", "-c", f"echo $$ > {directory}/cgroup.procs && "
+                               f"cat {daemon.state}/proc/loadavg"], capture_output=True, text=True,
+                              timeout=20 * SLOWNESS)
+        assert len(text.stdout.split()) == 5, text.stderr
+    finally:
+        readers.kill()
+        readers.wait()
+        for pid in stranger.processes():
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError):
+            (directory / "new").rmdir()
+        stranger.remove()
 
 
 OWN_MOUNTS = ("unshare", "--mount", "--propagation", "private")

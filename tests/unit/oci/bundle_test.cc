@@ -160,6 +160,11 @@ TEST_F(BundleOnDisk, DockersLabelsGoBeforeTheEnvironment) {
   ASSERT_TRUE(read_bundle_choice(text.value(), choice, name));
   EXPECT_EQ(choice.mode, Mode::kRequired);
   EXPECT_EQ(name, "web");
+  // The labels of an image are there, too: longer than is read, it could hide what is required.
+  std::filesystem::resize_file(docker + "/config.v2.json", 100U << 20);
+  choice = {};
+  EXPECT_EQ(read_bundle_choice(text.value(), choice, name).error().code, EFBIG);
+  EXPECT_EQ(choice.mode, Mode::kRequired);
 }
 
 TEST_F(BundleOnDisk, RefusesNoRoot) {
