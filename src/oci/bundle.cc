@@ -214,14 +214,15 @@ Result<Bundle> read_bundle(const std::string& path) {
 }
 
 Result<void> read_bundle_choice(const JsonText& config, Choice& choice, std::string& name) {
-  const auto docker = read_docker_file(config);
+  auto docker = read_docker_file(config);
+  const Error error = docker ? Error{} : docker.error();
+  // What an image has put there, too long to be read, must not hide what is required.
+  if (error.code == EFBIG || error.code == EINVAL)
+    docker = JsonText::parse(R"({"Config":{"Labels":{"umwelt":"required"}}})").value();
   if (docker && *docker) name = read_docker_name(**docker).value_or("");
   UMWELT_CHECK(read_choice(config, docker && *docker ? &**docker : nullptr, choice));
-  if (docker) return {};
-  // What the image has put there must not hide that it is required.
-  const int code = docker.error().code;
-  if ((code == EFBIG || code == EINVAL) && choice.mode == Mode::kOn) choice.mode = Mode::kRequired;
-  return fail(docker.error());
+  if (error.code != 0) return fail(error);
+  return {};
 }
 
 bool has_listener(const JsonText& config, const std::string& path) {

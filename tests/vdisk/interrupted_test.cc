@@ -121,10 +121,10 @@ TEST_P(InterruptedTest, AFrozenOneIsThawedWhenItsKeeperIsKilled) {
   EXPECT_TRUE(thawed) << thawed.error().message();
   EXPECT_EQ(shell("timeout 10 sh -c 'echo x > " + upper(*disk) + "/f'"), 0);
 
-  frozen = Frozen::freeze(*disk);
-  ASSERT_TRUE(frozen);
+  auto again = Frozen::freeze(*disk);
+  ASSERT_TRUE(again);
   ASSERT_EQ(shell("fsfreeze -u " + path_of(disk->mount())), 0);
-  EXPECT_FALSE(frozen->thaw());  // the copy may have changed while it was made
+  EXPECT_FALSE(again->thaw());  // the copy may have changed while it was made
 }
 
 TEST_P(InterruptedTest, TheLockLivesAsLongAsTheProgramThatChangesTheFile) {

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/registry.h"
 
+#include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
 #include <fstream>
 #include <future>
+#include <memory>
+#include <thread>
+#include <vector>
 
 #include "kernel_fixture.h"
 
@@ -337,6 +345,48 @@ TEST_F(RegistryTest, TwoPidNamespacesInOneCgroup) {
     EXPECT_EQ(container->record().start_boottime_ns,
               starttime_to_boottime_ns(*read_starttime(child->pid())));
   EXPECT_EQ(registry_->by_caller(after.pid()).value(), *first);
+}
+
+// A container that has the host's processes, and makes a pid namespace for some of its own.
+TEST_F(RegistryTest, APidNamespaceInAContainerIsNotTheContainer) {
+  TestCgroup cgroup(hierarchies_, "-nested-pids");
+  const Child outer(0,
+                    [&] { return cgroup.attach(::getpid()) && ::unshare(CLONE_NEWCGROUP) == 0; });
+  ASSERT_TRUE(outer.ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // a start is told in clock ticks
+  const Child inner(CLONE_NEWPID);
+  ASSERT_TRUE(cgroup.attach(inner.pid()));
+  const auto nested = registry_->by_caller(inner.pid());
+  const auto container = registry_->by_caller(outer.pid());
+  ASSERT_TRUE(nested && container);
+  EXPECT_EQ((*nested)->record().cgroup_paths, (*container)->record().cgroup_paths);
+  EXPECT_EQ((*nested)->record().start_boottime_ns,
+            starttime_to_boottime_ns(*read_starttime(inner.pid())));
+  EXPECT_EQ((*container)->record().start_boottime_ns,
+            starttime_to_boottime_ns(*read_starttime(outer.pid())));
+}
+
+std::size_t open_descriptors() { return read_names_at(AT_FDCWD, "/proc/self/fd")->size(); }
+
+TEST_F(RegistryTest, OneCgroupTakesFewDescriptorsAndARegistrationFindsSome) {
+  TestCgroup cgroup(hierarchies_, "-crowded"), other(hierarchies_, "-other");
+  std::vector<std::unique_ptr<Child>> children;
+  for (int i = 0; i < 12; ++i) {
+    children.push_back(std::make_unique<Child>(CLONE_NEWPID));
+    ASSERT_TRUE(cgroup.attach(children.back()->pid()));
+    ASSERT_TRUE(registry_->by_caller(children.back()->pid()));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(registry_->on_demand().size(), 8U);
+  EXPECT_TRUE(registry_->by_caller(children.front()->pid()));
+
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit tight{open_descriptors() + 2, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  const auto added = registry_->add(record("a", other));
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_TRUE(added) << added.error().message();
 }
 
 TEST_F(RegistryTest, WhatNobodyReadForLongGoesOnWhereItWas) {
