@@ -258,8 +258,7 @@ TEST_P(InterruptedTest, AScratchOneIsEmptyAfterACrashInAnyCase) {
     auto disk = store.attach("a");
     ASSERT_TRUE(disk) << disk.error().message();
     // Deeper than this process may have descriptors.
-    ASSERT_EQ(shell("cd " + upper(*disk) + " && for i in $(seq 2000); do mkdir d && cd -P d; done"),
-              0);
+    ASSERT_EQ(shell("cd " + upper(*disk) + " && mkdir -p $(printf 'd/%.0s' $(seq 1000))"), 0);
     disk->shut_down();
   };
   const auto is_empty = [&] {
