@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "fusefs/holdings.h"
 #include "fusefs/keeper.h"
@@ -70,6 +71,7 @@ Result<void> keep(const Options& options, Holdings inherited) {
 
 int main(int argc, char** argv) {
   using namespace umwelt;
+  open_standard_descriptors();
   int code = 0;
   const auto options = fusefs::parse_options(argc, argv, code);
   if (!options) return code;

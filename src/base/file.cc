@@ -155,4 +155,9 @@ Result<void> make_directories(const std::string& path, mode_t mode) {
   return {};
 }
 
+void open_standard_descriptors() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd)
+    if (::fcntl(fd, F_GETFD) < 0) (void)!::open("/dev/null", O_RDWR);  // the lowest that is free
+}
+
 }  // namespace umwelt

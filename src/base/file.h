@@ -60,6 +60,10 @@ Result<void> write_file_at(int dir, const std::string& path, std::string_view te
 Result<void> replace_file(const std::string& path, std::string_view text, mode_t mode = 0644,
                           bool durable = true);
 
+// /dev/null for each of 0, 1 and 2 that is closed: else a file that is opened later would have that
+// number, and get what is said to people. For the beginning of main().
+void open_standard_descriptors();
+
 // mkdir -p; an existing directory is no error.
 Result<void> make_directories(const std::string& path, mode_t mode = 0755);
 

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <string_view>
 
+#include "base/file.h"
 #include "cli/command_line.h"
 #include "cli/completion.h"
 #include "cli/machine.h"
@@ -169,6 +170,7 @@ int run(std::vector<std::string> arguments) {
 }  // namespace umwelt::cli
 
 int main(int argc, char** argv) {
+  umwelt::open_standard_descriptors();
   // A closed pipe (`umwelt ps | head -1`) is an error of write(2), not the end of a clean-up. A
   // handler and not SIG_IGN: that would be inherited by what `run` and `exec` execute.
   ::signal(SIGPIPE, [](int) {});

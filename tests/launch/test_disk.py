@@ -109,6 +109,19 @@ def test_import_with_closed_streams(umwelt, image, tmp_path, rootfs):
     umwelt.ok("image", "rm", "closed")
 
 
+def test_closed_streams_are_nobodys(umwelt, image):
+    """No file of ours gets their numbers, nor what is said to people."""
+    umwelt.ok("vdisk", "create", "a", "--size", "64m")
+    out = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", UMWELT, "run", "--rm", "--image", image, "--disk", "a",
+         "--", "sh", "-c", "cd /proc/self/fd && ls -l 0 2"],
+        env=umwelt.environment, timeout=60, check=True, capture_output=True, text=True).stdout
+    assert out.count("/dev/null") == 2, out
+    wait_until(lambda: not vdisks(umwelt)["a"]["in_use"])
+    assert umwelt.ok("vdisk", "check", "a") == "a  clean\n"
+    umwelt.ok("vdisk", "rm", "a")
+
+
 def test_image_that_is_not_there(umwelt, image):
     line = refused(umwelt, "run", "--image", "busybx", "--", "true", text="did you mean busybox?")
     assert "no such image" in line
