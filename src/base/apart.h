@@ -48,7 +48,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
   const auto not_busy = [&] { return !state->busy; };
   std::unique_lock lock(state->mutex);
   if (!state->ended.wait_until(lock, state->begun + patience, not_busy))
-    return fail(ETIMEDOUT, "what was asked before");
+    return fail(ETIMEDOUT, "wait for what a container holds");
   state->busy = true;
   state->begun = Clock::now();
   const auto result = std::make_shared<std::optional<Result<T>>>();
@@ -65,7 +65,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
     return fail(EAGAIN, "start a thread");
   }
   if (!state->ended.wait_until(lock, state->begun + patience, [&] { return result->has_value(); }))
-    return fail(ETIMEDOUT, "what was asked");
+    return fail(ETIMEDOUT, "wait for what a container holds");
   return std::move(**result);
 }
 

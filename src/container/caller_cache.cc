@@ -22,6 +22,12 @@ std::uint64_t used_ns(const Container& container) {
   return std::max(container.last_read_ns(), container.opened_ns());
 }
 
+template <class Map>
+typename Map::const_iterator first_of(const Map& map, const cgroup::Paths& paths) {
+  const auto found = map.lower_bound({paths, 0});
+  return found == map.end() || found->first.first != paths ? map.end() : found;
+}
+
 // One holds a few dozen descriptors on a machine with many hierarchies; most are for those that are
 // registered.
 std::size_t most_containers() {
@@ -61,9 +67,8 @@ CallerCache::ContainerPtr CallerCache::find(const Record& record) const {
 }
 
 CallerCache::ContainerPtr CallerCache::find_any(const cgroup::Paths& paths) const {
-  const auto found = containers_.lower_bound({paths, 0});
-  if (found == containers_.end() || found->first.first != paths) return nullptr;
-  return found->second->gone() ? nullptr : found->second;
+  const auto found = first_of(containers_, paths);
+  return found == containers_.end() || found->second->gone() ? nullptr : found->second;
 }
 
 CallerCache::Known& CallerCache::known(const std::string& cgroup_text) {
@@ -127,6 +132,11 @@ void CallerCache::keep_or_drop(const Container& container) {
 
 std::optional<Kept> CallerCache::find_kept(const Record& record) const {
   const auto found = kept_.find(key_of(record));
+  return found == kept_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::optional<Kept> CallerCache::find_any_kept(const cgroup::Paths& paths) const {
+  const auto found = first_of(kept_, paths);
   return found == kept_.end() ? std::nullopt : std::optional(found->second);
 }
 

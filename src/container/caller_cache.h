@@ -57,6 +57,7 @@ class CallerCache {
 
   // What is left of a container that was dropped, until insert() has it again.
   std::optional<Kept> find_kept(const Record& record) const;
+  std::optional<Kept> find_any_kept(const cgroup::Paths& paths) const;
   void keep(Kept kept);  // makes room as insert() does
   // The histories of those that no later one will go on from, since the last call.
   std::vector<std::string> take_dropped() { return std::exchange(dropped_, {}); }

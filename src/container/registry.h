@@ -81,14 +81,9 @@ class Registry {
   void insert(const ContainerPtr& container);
   bool erase(const ContainerPtr& container);
   ContainerPtr registered_for(const cgroup::Paths& paths) const;
-  struct Caller {
-    Described described;
-    Container::Opened opened;
-  };
-  Result<Caller> find_out(pid_t pid, const std::string& cgroup_text, const Namespaces& namespaces,
-                          const cgroup::Paths& paths);
   Result<std::shared_ptr<Apart>> opening(const std::string& caller);
-  Result<ContainerPtr> make_on_demand(Caller caller);
+  Result<Container::Opened> open_cgroup(const cgroup::Paths& paths, Apart& apart);
+  Result<ContainerPtr> make_on_demand(Described caller, Apart& apart);
   void make_room();
   void load_callers();
   Result<Kept> load_caller(const std::string& file);

@@ -107,13 +107,13 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
       return container;
     }
   }
-  auto caller = find_out(pid, cgroup_text, namespaces, paths);
-  if (!caller && caller.error().code == EMFILE) {
-    make_room();
-    caller = find_out(pid, cgroup_text, namespaces, paths);
-  }
-  if (!caller) return fail(caller.error());
-  ContainerPtr container = UMWELT_TRY(make_on_demand(*std::move(caller)));
+  const auto apart =
+      UMWELT_TRY(opening(fmt::format("{} {} {}", namespaces.pid, namespaces.cgroup, cgroup_text)));
+  Described caller = UMWELT_TRY(apart->run<Described>(
+      kOpeningPatience, [=, own = own_, hierarchies = hierarchies_]() -> Result<Described> {
+        return describe_caller(pid, namespaces, own, paths, hierarchies);
+      }));
+  ContainerPtr container = UMWELT_TRY(make_on_demand(std::move(caller), *apart));
   std::unique_lock lock(mutex_);
   // A registration since then comes first, at the next look-up too.
   if (ContainerPtr registered = registered_for(paths)) return registered;
@@ -121,25 +121,7 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
   return container;
 }
 
-// Looks for files in directories of the container, which may have them locked.
-Result<Registry::Caller> Registry::find_out(pid_t pid, const std::string& cgroup_text,
-                                            const Namespaces& namespaces,
-                                            const cgroup::Paths& paths) {
-  const auto apart =
-      UMWELT_TRY(opening(fmt::format("{} {} {}", namespaces.pid, namespaces.cgroup, cgroup_text)));
-  auto found = apart->run<Caller>(
-      kOpeningPatience,
-      [=, own = own_, hierarchies = hierarchies_, host = host_]() -> Result<Caller> {
-        Described described = UMWELT_TRY(describe_caller(pid, namespaces, own, paths, hierarchies));
-        auto opened =
-            UMWELT_TRY(Container::open_cgroup(described.record.cgroup_paths, hierarchies, *host));
-        return Caller{std::move(described), std::move(opened)};
-      });
-  if (!found && found.error().code == ETIMEDOUT)
-    return fail(ETIMEDOUT, "open the cgroup of process " + std::to_string(pid));
-  return found;
-}
-
+// What looks for files in directories of a container, which may have them locked, is done apart.
 Result<std::shared_ptr<Apart>> Registry::opening(const std::string& caller) {
   const std::lock_guard lock(openings_mutex_);
   std::erase_if(openings_, [](const auto& entry) {
@@ -161,21 +143,38 @@ void Registry::make_room() {
   remove_dropped();
 }
 
-Result<ContainerPtr> Registry::make_on_demand(Caller caller) {
-  auto& [record, init_unknown] = caller.described;
+Result<Container::Opened> Registry::open_cgroup(const cgroup::Paths& paths, Apart& apart) {
+  const auto open = [&] {
+    return apart.run<Container::Opened>(
+        kOpeningPatience,
+        [paths, hierarchies = hierarchies_, host = host_]() -> Result<Container::Opened> {
+          return Container::open_cgroup(paths, hierarchies, *host);
+        });
+  };
+  auto opened = open();
+  if (opened || opened.error().code != EMFILE) return opened;
+  make_room();
+  return open();
+}
+
+Result<ContainerPtr> Registry::make_on_demand(Described caller, Apart& apart) {
+  Record& record = caller.record;
   std::optional<Kept> kept;
   {
     std::shared_lock lock(mutex_);
     if (ContainerPtr container = callers_->find(record)) return container;
     kept = callers_->find_kept(record);
-    if (!kept && init_unknown)
+    if (!kept && caller.init_unknown) {
       if (ContainerPtr container = callers_->find_any(record.cgroup_paths)) return container;
+      kept = callers_->find_any_kept(record.cgroup_paths);
+    }
   }
+  Container::Opened opened = UMWELT_TRY(open_cgroup(record.cgroup_paths, apart));
   // The record of one that is kept has the inode: it is not of another cgroup of that name.
-  const bool goes_on = kept && (kept->record.cgroup_inode == caller.opened.reader.inode());
+  const bool goes_on = kept && kept->record.cgroup_inode == opened.reader.inode();
   ContainerPtr made =
       UMWELT_TRY(Container::make(goes_on ? std::move(kept->record) : std::move(record),
-                                 std::move(caller.opened), host_, kOnDemandLimitsAge));
+                                 std::move(opened), host_, kOnDemandLimitsAge));
   made->keep_history_in(goes_on ? kept->history : caller_file(next_caller_++, kHistorySuffix));
   {
     std::unique_lock lock(mutex_);
