@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -54,7 +55,13 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
   const auto result = std::make_shared<std::optional<Result<T>>>();
   try {
     std::thread([state, result, work = std::move(work)] {
-      auto done = work();
+      Result<T> done = [&]() -> Result<T> {
+        try {
+          return work();
+        } catch (const std::exception& error) {
+          return fail(EIO, error.what());
+        }
+      }();
       const std::lock_guard end(state->mutex);
       *result = std::move(done);
       state->busy = false;

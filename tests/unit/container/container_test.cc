@@ -161,6 +161,7 @@ TEST_F(ContainerTest, LoadCountsItsRunningTasks) {
   if (!children) GTEST_SKIP() << "needs CONFIG_PROC_CHILDREN";
   const pid_t spinner = std::stoi(*children);
   ASSERT_TRUE(cgroup.attach(spinner));
+  while (read_process_stat(idle.pid())->state == 'R') std::this_thread::yield();
   const auto resources = container->resources(view::kNeedLoad | view::kNeedTasks);
   std::size_t threads = 0;  // 2, and what the thread sanitizer adds to a process
   for (const pid_t pid : {spinner, idle.pid()})
