@@ -10,15 +10,8 @@ namespace {
 
 constexpr std::uint64_t kMiB = 1U << 20;
 
-class ContainerTest : public KernelTest {
+class ContainerTest : public HostTest {
  protected:
-  void SetUp() override {
-    KernelTest::SetUp();
-    if (IsSkipped() || HasFatalFailure()) return;
-    auto host = host::Reader::open();
-    ASSERT_TRUE(host) << host.error().message();
-    host_ = std::move(*host);
-  }
   std::shared_ptr<Container> open(const TestCgroup& cgroup,
                                   std::uint64_t limits_age = Container::kUntilRefresh) {
     Record record;
@@ -30,7 +23,6 @@ class ContainerTest : public KernelTest {
     EXPECT_TRUE(container) << container.error().message();
     return container ? *container : nullptr;
   }
-  std::shared_ptr<host::Reader> host_;
 };
 
 std::uint64_t used_ns(const view::Resources& resources) {

@@ -14,6 +14,7 @@
 #include <ctime>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -23,6 +24,7 @@
 #include "base/unique_fd.h"
 #include "cgroup/reader.h"
 #include "container/record.h"
+#include "host/reader.h"
 
 namespace umwelt::container {
 
@@ -156,6 +158,20 @@ class KernelTest : public ::testing::Test {
 
   cgroup::Hierarchies hierarchies_;
   std::string folder_;
+};
+
+// With what the host shows, too.
+class HostTest : public KernelTest {
+ protected:
+  void SetUp() override {
+    KernelTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    auto host = host::Reader::open();
+    ASSERT_TRUE(host) << host.error().message();
+    host_ = std::move(*host);
+  }
+
+  std::shared_ptr<host::Reader> host_;
 };
 
 // Polls until `condition` holds; how long it took, or nullopt after `limit`.

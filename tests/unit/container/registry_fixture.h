@@ -9,14 +9,11 @@
 
 namespace umwelt::container {
 
-class RegistryTest : public KernelTest {
+class RegistryTest : public HostTest {
  protected:
   void SetUp() override {
-    KernelTest::SetUp();
+    HostTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    auto host = host::Reader::open();
-    ASSERT_TRUE(host) << host.error().message();
-    host_ = std::move(*host);
     registry_ = make();
   }
   std::unique_ptr<Registry> make() {
@@ -42,7 +39,6 @@ class RegistryTest : public KernelTest {
     return folder_ + "/records/" + id + ".json";
   }
 
-  std::shared_ptr<host::Reader> host_;
   std::unique_ptr<Registry> registry_;
   unsigned loaded_ = 0;
 };

@@ -13,14 +13,11 @@ constexpr std::chrono::milliseconds kPromptly{50};
 // What the timer finds takes a second; give a loaded machine some more.
 constexpr std::chrono::milliseconds kReconciled{5000};
 
-class WatchTest : public KernelTest {
+class WatchTest : public HostTest {
  protected:
   void SetUp() override {
-    KernelTest::SetUp();
+    HostTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    auto host = host::Reader::open();
-    ASSERT_TRUE(host) << host.error().message();
-    host_ = std::move(*host);
     registry_ = std::make_unique<Registry>(folder_ + "/records", hierarchies_, host_);
     auto watch = Watch::start(*registry_, host_, [this](const Watch::ContainerPtr& container) {
       if (slow_) std::this_thread::sleep_for(std::chrono::milliseconds(200));
@@ -33,7 +30,7 @@ class WatchTest : public KernelTest {
   }
   void TearDown() override {
     watch_.reset();
-    KernelTest::TearDown();
+    HostTest::TearDown();
   }
   Watch::ContainerPtr add(const TestCgroup& cgroup, const std::string& id = "test",
                           pid_t init = 0) {
@@ -48,7 +45,6 @@ class WatchTest : public KernelTest {
   // Lets the thread do what the registration gave it to do.
   static void settle() { std::this_thread::sleep_for(std::chrono::milliseconds(30)); }
 
-  std::shared_ptr<host::Reader> host_;
   std::unique_ptr<Registry> registry_;
   std::unique_ptr<Watch> watch_;
   std::atomic<bool> slow_{false};
