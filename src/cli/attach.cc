@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -41,16 +42,31 @@ std::string describe(const oci::Found& found) {
                      found.id.empty() ? fmt::format("process {}", found.pid) : found.id);
 }
 
+const container::Record* record_of(const std::vector<container::Record>& records, pid_t init) {
+  const auto found =
+      std::find_if(records.begin(), records.end(), [init](const container::Record& record) {
+        return record.init_pid == init &&
+               container::process_lives(record.init_pid, record.init_starttime);
+      });
+  return found == records.end() ? nullptr : &*found;
+}
+
 // What is to be printed of it.
 Result<std::string> admit(const Context& context, const AttachOptions& options,
                           const oci::Found& found) {
-  UMWELT_TRY(control::connect_or_start(context.directories));
+  auto client = UMWELT_TRY(control::connect_or_start(context.directories));
+  const auto records = UMWELT_TRY(client.list());
   container::Record record;
-  record.id = oci::record_id(found.id.empty() ? fmt::format("pid-{}", found.pid) : found.id);
-  record.name = record.id;
-  record.init_pid = found.pid;
-  record.init_starttime = UMWELT_TRY(container::read_starttime(found.pid));
-  record.policy = options.choice.policy;
+  // Registered by who started it, maybe under a name that only that one knows.
+  if (const container::Record* known = record_of(records, found.pid)) {
+    record = *known;
+  } else {
+    record.id = oci::record_id(found.id.empty() ? fmt::format("pid-{}", found.pid) : found.id);
+    record.name = record.id;
+    record.init_pid = found.pid;
+    record.init_starttime = UMWELT_TRY(container::read_starttime(found.pid));
+    record.policy = options.choice.policy;
+  }
   const oci::Admitted admitted = UMWELT_TRY(oci::admit(
       std::move(record), context.directories, options.choice.views, {}, launch::kAttachPatience));
   if (options.json)
@@ -72,8 +88,12 @@ Result<void> attach_one(const Context& context, const AttachOptions& options,
 
 Result<int> attach_all(const Context& context, const AttachOptions& options) {
   int code = 0;
+  std::vector<container::Record> records;
+  if (auto client = UMWELT_TRY(connect_daemon(context.directories)))
+    records = UMWELT_TRY(client->list());
   for (const oci::Found& found : UMWELT_TRY(oci::find_containers())) {
     if (found.runtime.empty()) {
+      if (record_of(records, found.pid) != nullptr) continue;
       print_note(fmt::format("process {} is in a container of no known runtime; umwelt attach {}",
                              found.pid, found.pid));
       continue;

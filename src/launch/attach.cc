@@ -2,6 +2,7 @@
 #include "launch/attach.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -35,6 +36,12 @@ constexpr unsigned kMostStacked = 64;
 struct OpenView {
   View view;
   UniqueFd mount;  // attached nowhere yet
+  std::string id;  // of the container
+
+  // As PeerGroups::View has it.
+  std::string file(const struct statx& status) const {
+    return fmt::format("{}:{} /{}/{}", status.stx_dev_major, status.stx_dev_minor, id, view.path);
+  }
 };
 
 std::string choice_path(const std::string& id, const container::Directories& directories) {
@@ -67,7 +74,7 @@ Result<std::vector<OpenView>> open_views(const container::Record& record,
         clone_view(mounts[static_cast<std::size_t>(known.connection)] + "/" + record.id, view);
     if (!mount && mount.error().code == ENOENT) continue;  // the host has no such file
     if (!mount) return fail(mount.error());
-    out.push_back({std::move(view), *std::move(mount)});
+    out.push_back({std::move(view), *std::move(mount), record.id});
   }
   if (out.empty()) return fail(ENOENT, "the daemon offers no views of " + record.id);
   return out;
@@ -143,7 +150,9 @@ class Attacher {
       *target = UMWELT_TRY(open_plain(*parent, name, O_PATH));
       there = UMWELT_TRY(stat_cached(target->get()));
     }
-    if (same_inode(ours, there)) {
+    // Another record of this container, or another daemon, may have put its own over it.
+    if (same_inode(ours, there) ||
+        UMWELT_TRY(propagation_.covers(there.stx_mnt_id, view.file(ours)))) {
       ++attached_.present;
       return {};
     }

@@ -26,7 +26,10 @@ PeerGroups parse_peer_groups(std::string_view mountinfo) {
   PeerGroups groups;
   while (auto line = next_line(mountinfo)) {
     const auto id = parse_u64(next_word(*line));
-    for (int field = 2; field <= 6; ++field) next_word(*line);
+    const auto below = parse_u64(next_word(*line));
+    std::string file(next_word(*line));
+    file.append(" ").append(next_word(*line));
+    for (int field = 5; field <= 6; ++field) next_word(*line);
     std::string_view word;
     for (word = next_word(*line); !word.empty() && word != "-"; word = next_word(*line)) {
       const auto shared = number_after(word, "shared:");
@@ -35,7 +38,8 @@ PeerGroups parse_peer_groups(std::string_view mountinfo) {
         groups.receives.insert(*group);
     }
     const std::string_view type = next_word(*line);
-    if (id && (type == "fuse.umwelt" || type == "fuse.lxcfs")) groups.views.insert(*id);
+    if (id && below && (type == "fuse.umwelt" || type == "fuse.lxcfs"))
+      groups.views[*id] = {*below, std::move(file)};
   }
   return groups;
 }
@@ -59,6 +63,14 @@ Result<bool> Propagation::reaches_host(std::uint64_t id) const {
 Result<bool> Propagation::is_view(std::uint64_t id) const {
   UMWELT_CHECK(read_groups(container_.get(), container_groups_));
   return container_groups_->views.contains(id);
+}
+
+Result<bool> Propagation::covers(std::uint64_t id, const std::string& file) const {
+  UMWELT_CHECK(read_groups(container_.get(), container_groups_));
+  const auto& views = container_groups_->views;
+  for (auto view = views.find(id); view != views.end(); view = views.find(view->second.below))
+    if (view->second.file == file) return view->first != id;
+  return false;
 }
 
 }  // namespace umwelt::launch

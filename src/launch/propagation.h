@@ -18,7 +18,11 @@ namespace umwelt::launch {
 struct PeerGroups {
   std::map<std::uint64_t, std::uint64_t> shared;  // mount id -> peer group
   std::set<std::uint64_t> receives;               // groups that a mount is in or a slave of
-  std::set<std::uint64_t> views;                  // mount ids of umweltd's and lxcfs's files
+  struct View {
+    std::uint64_t below;  // the mount that it lies on
+    std::string file;     // "MAJOR:MINOR /path": of which filesystem, and what of it
+  };
+  std::map<std::uint64_t, View> views;  // mount id -> umweltd's and lxcfs's files
 };
 // The text of /proc/PID/mountinfo (proc(5)).
 PeerGroups parse_peer_groups(std::string_view mountinfo);
@@ -34,6 +38,9 @@ class Propagation {
   Result<bool> reaches_host(std::uint64_t id) const;
   // Whether the container's mount `id` is of umweltd or lxcfs, by what it says it is.
   Result<bool> is_view(std::uint64_t id) const;
+  // Whether the container's mount `id` is another view, and `file` (PeerGroups::View) lies below it
+  // with nothing but views between them.
+  Result<bool> covers(std::uint64_t id, const std::string& file) const;
 
  private:
   UniqueFd container_, host_;

@@ -170,6 +170,7 @@ Result<Admitted> admit(container::Record record, const container::Directories& d
                        std::chrono::milliseconds patience) {
   auto client = UMWELT_TRY(control::Client::connect(directories.socket(), kPatience));
   record.time_namespace = has_time_namespace(record.init_pid);
+  const bool known = record.number != 0;
   auto added = client.add(record);
   if (!added && added.error().code == EEXIST) {
     record.id = second_id(record.id, record.init_pid);
@@ -181,7 +182,7 @@ Result<Admitted> admit(container::Record record, const container::Directories& d
     return launch::attach_views(*added, directories, root, patience);
   }();
   if (!attached) {
-    if (attached.error().code != ETIMEDOUT) (void)client.remove(added->id);
+    if (attached.error().code != ETIMEDOUT && !known) (void)client.remove(added->id);
     return fail(attached.error());
   }
   return Admitted{*std::move(added), *std::move(attached)};

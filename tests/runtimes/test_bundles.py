@@ -9,6 +9,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 
 import engines
 import machine as machines
@@ -223,6 +224,60 @@ def test_two_containers_of_one_name(bundle, machine, tmp_path):
     finally:
         command, environment = other.command(runtime, "delete", "--force", "box")
         machine.run(*command, env=environment)
+    machine.nothing_left()
+
+
+@contextlib.contextmanager
+def detached(bundle, runtime, tmp_path, name="box"):
+    """The pid of a container that sleeps."""
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/sh", "-c", "exec sleep 600"]
+    bundle.write(config)
+    command, environment = bundle.command(runtime, "run", "--detach", "--pid-file",
+                                          tmp_path / "pid", "--bundle", bundle.folder, name)
+    with open(tmp_path / "out", "wb") as out:
+        bundle.machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+    try:
+        yield (tmp_path / "pid").read_text()
+    finally:
+        command, environment = bundle.command(runtime, "delete", "--force", name)
+        bundle.machine.run(*command, env=environment)
+
+
+def views_of(pid):
+    mounts = pathlib.Path(f"/proc/{pid}/mountinfo").read_text()
+    return len(re.findall(" - fuse.umwelt ", mounts))
+
+
+def attach_all(machine, pid, tmp_path):
+    """What it says on a machine that has no other container."""
+    whole = tmp_path / "proc"
+    whole.mkdir()
+    script = (f"mount --rbind /proc {whole}; mount -t tmpfs none /proc; mkdir /proc/{pid}; "
+              f"mount --bind {whole}/{pid} /proc/{pid}; ln -s {whole}/self /proc/self; "
+              f"exec {machines.BIN}/umwelt attach --all")
+    done = machine.run("unshare", "--mount", "sh", "-ec", script)
+    return done.stdout + done.stderr
+
+
+@every_runtime
+def test_attach_of_one_that_the_hook_registered(bundle, runtime, machine, tmp_path):
+    """It stays one record with one set of files, also where another daemon has put its own over."""
+    with detached(bundle, runtime, tmp_path) as pid:
+        views, records = views_of(pid), machine.records()
+        assert f" 0 mounted, {views} there already" in machine.umwelt("attach", pid).stdout
+        assert machine.records() == records == {"box"}
+        assert attach_all(machine, pid, tmp_path) == ""
+        other = machines.Machine(pathlib.Path(tempfile.mkdtemp(prefix="umwelt-rt-", dir="/tmp")))
+        try:
+            other.umwelt("attach", pid)
+            assert views_of(pid) == 2 * views
+            for daemon in (machine, other, machine, other):
+                daemon.umwelt("daemon", "reattach")
+            assert views_of(pid) == 2 * views
+        finally:
+            other.clean_up()
+            other.remove()
     machine.nothing_left()
 
 

@@ -54,7 +54,10 @@ TEST(Propagation, KnowsViewsByTheirType) {
       "23 27 0:22 /proc/stat /proc/stat rw - fuse.lxcfs lxcfs rw\n"
       "24 27 0:23 / /run rw - fuse.hanging umwelt rw\n"
       "25 27 0:24 / /fuse.umwelt rw - tmpfs fuse.umwelt rw\n");
-  EXPECT_EQ(groups.views, (std::set<std::uint64_t>{22, 23}));
+  ASSERT_EQ(groups.views.size(), 2U);
+  EXPECT_EQ(groups.views.at(22).below, 27U);
+  EXPECT_EQ(groups.views.at(22).file, "0:21 /a/proc/stat");
+  EXPECT_TRUE(groups.views.contains(23));
 }
 
 TEST(Propagation, ParsesPeerGroups) {
