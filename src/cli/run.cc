@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/parse.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -30,11 +31,15 @@ struct RunOptions {
   DiskOptions disk;
 };
 
+// One that is no size: it may become the name of a vdisk.
 Result<std::string> make_id() {
-  unsigned char bytes[6];
-  if (::getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes)) return fail_errno("getrandom");
   std::string id;
-  for (const unsigned char byte : bytes) id += fmt::format("{:02x}", byte);
+  while (id.empty() || parse_size(id)) {
+    unsigned char bytes[6];
+    if (::getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes)) return fail_errno("getrandom");
+    id.clear();
+    for (const unsigned char byte : bytes) id += fmt::format("{:02x}", byte);
+  }
   return id;
 }
 

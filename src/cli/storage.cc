@@ -69,6 +69,9 @@ Result<vdisk::Class> parse_disk_class(std::string_view text) {
 }
 
 Result<void> check_disk_name(const std::string& name) {
+  if (parse_size(name))
+    return fail_usage(fmt::format("'{}' is a capacity to run --disk: give the vdisk another name",
+                                  printable(name, 60)));
   if (vdisk::valid_name(name)) return {};
   return fail_usage(
       fmt::format("'{}' is not a name of a vdisk: 1 to 64 letters, digits, '_', '.' and '-', of "
@@ -131,6 +134,10 @@ Result<void> apply_disk_options(const Context& context, const DiskOptions& o, la
     disk.keep = o.keep;
     if (disk.keep && disk.cls == vdisk::Class::kScratch)
       return fail(0, "--keep: a vdisk of class scratch can't be kept");
+    if (disk.keep && parse_size(spec.name))
+      return fail(0, fmt::format("--keep: the vdisk would be named '{}', which is a capacity to "
+                                 "--disk: choose another --name",
+                                 spec.name));
     if (disk.mode == launch::DiskMode::kClone && o.image.empty())
       return fail(0, "--disk-mode clone needs --image");
     spec.disk = disk;

@@ -41,7 +41,7 @@ Result<void> apply_disk_options(const Context& context, const DiskOptions& optio
 
 Result<std::uint64_t> parse_capacity(std::string_view text);  // bytes, 32 MiB to 64 TiB
 Result<vdisk::Class> parse_disk_class(std::string_view text);
-// fail_usage() when no vdisk can have that name.
+// fail_usage() when no vdisk can have that name, or `run --disk` could not name it.
 Result<void> check_disk_name(const std::string& name);
 
 // "unpacking layer 2/3: 1.2GiB of 3GiB (40 %)"

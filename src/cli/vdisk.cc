@@ -51,6 +51,9 @@ Result<int> create(const Context& context, const CreateOptions& options, const s
   if (options.clone && options.image.empty())
     return fail_usage("vdisk create: --clone needs --image");
   UMWELT_CHECK(check_disk_name(name));
+  if (name.starts_with(vdisk::kVolumePrefix))
+    return fail_usage(fmt::format("vdisk create: '{}' is a volume's name: umwelt volume create {}",
+                                  name, name.substr(vdisk::kVolumePrefix.size())));
   const Store store = UMWELT_TRY(open_vdisks(context));
   vdisk::Record record;
   record.capacity_bytes = UMWELT_TRY(Store::round_capacity(*options.size));
@@ -169,9 +172,23 @@ Result<int> grow(const Context& context, std::optional<std::uint64_t> size,
   return 0;
 }
 
+// A volume's copy is a volume, and only what has a volume's name can be mounted as one.
+Result<void> check_copy_name(const Store& store, const std::string& source,
+                             const std::string& name) {
+  const auto entry = store.find(source);
+  if (!entry || !entry->record) return {};  // copying it says so
+  const bool volume = entry->record->kind == vdisk::Kind::kVolume;
+  if (volume == name.starts_with(vdisk::kVolumePrefix)) return {};
+  return fail_usage(volume ? fmt::format("{} is a volume, and so is a copy of it: name it {}{}",
+                                         source, vdisk::kVolumePrefix, name)
+                           : fmt::format("{} is no volume, nor is a copy of it: name it {}", source,
+                                         name.substr(vdisk::kVolumePrefix.size())));
+}
+
 Result<int> copy(const Context& context, bool read_only, const Operands& names) {
   UMWELT_CHECK(check_disk_name(names[1]));
   const Store store = UMWELT_TRY(open_vdisks(context));
+  UMWELT_CHECK(check_copy_name(store, names[0], names[1]));
   Progress progress("copying " + names[0]);
   auto copied =
       store.copy(names[0], names[1], read_only, [&](std::uint64_t done, std::uint64_t total) {

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from disks import MIB, loops_of, refused, vdisks, wait_until
+from disks import MIB, loops_of, refused, vdisks, volume, wait_until
 from umwelt import SLOWNESS, Umwelt
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
@@ -167,3 +167,24 @@ def test_killed_at_any_moment(umwelt, image):
         umwelt.ok("rm", "--force", *names)
     if left:
         umwelt.ok("vdisk", "rm", *left)
+
+
+def test_names_that_an_option_could_not_mean(umwelt, image):
+    """`run --disk` takes a size for one; a volume is what is named as one."""
+    for size in ("64m", "128", "1GiB", "2.5t"):
+        refused(umwelt, "vdisk", "create", "--size", "32m", "--", size, text="is a capacity")
+    refused(umwelt, "run", "--image", image, "--name", "128m", "--disk", "64m", "--keep", "--",
+            "true", text="choose another --name")
+    refused(umwelt, "vdisk", "create", "volume:x", "--size", "32m", text="umwelt volume create x")
+    umwelt.ok("vdisk", "create", "plain", "--size", "32m")
+    for command in ("clone", "snapshot"):
+        refused(umwelt, "vdisk", command, "plain", "64m", text="is a capacity")
+        refused(umwelt, "vdisk", command, "plain", "volume:y", text="name it y")
+    with volume(umwelt, "v"):
+        for command in ("clone", "snapshot"):
+            refused(umwelt, "vdisk", command, "volume:v", "w", text="name it volume:w")
+        assert set(vdisks(umwelt)) == {"plain", "volume:v"}
+        umwelt.ok("vdisk", "clone", "volume:v", "volume:w")
+        umwelt.ok("run", "--rm", "--image", image, "-v", "w:/w", "--", "true")
+    umwelt.ok("volume", "rm", "w")
+    umwelt.ok("vdisk", "rm", "plain")
