@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -16,7 +17,21 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// By id or name as ps shows them; only a daemon that runs knows.
+bool is_registered(const container::Directories& directories, const std::string& name) {
+  auto client = connect_daemon(directories);
+  if (!client || !*client) return false;
+  const auto records = (*client)->list();
+  return records &&
+         std::any_of(records->begin(), records->end(), [&](const container::Record& record) {
+           return record.id == name || record.name == name ||
+                  (name.size() == kShortId && record.id.starts_with(name));
+         });
+}
+
 std::string no_such_container(const launch::Store& store, const std::string& name) {
+  if (is_registered(store.directories(), name))
+    return fmt::format("container {} was not started by umwelt: use its own runtime", name);
   std::vector<std::string> names;
   if (const auto all = store.all())
     for (const launch::Launched& launched : *all) names.push_back(launched.spec.name);

@@ -19,6 +19,8 @@ namespace umwelt::cli {
 // The store, after it has been tidied of containers whose launcher died.
 Result<launch::Store> open_store(const container::Directories& directories);
 
+inline constexpr std::size_t kShortId = 12;  // of an id, as ps shows it
+
 // ENOENT as a sentence: "no such container: wbe; did you mean web?"
 Result<launch::Launched> find_container(const launch::Store& store, const std::string& name);
 // The same, and it runs: else an Error that says "is not running".

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <ctime>
@@ -9,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/cpu_set.h"
 #include "base/file.h"
 #include "cli/containers.h"
 #include "cli/options.h"
@@ -16,7 +19,6 @@
 namespace umwelt::cli {
 namespace {
 
-constexpr std::size_t kShortId = 12;
 constexpr std::size_t kShortCommand = 30;
 
 struct Options {
@@ -94,42 +96,68 @@ Row row_of(const launch::Launched& launched, std::int64_t now) {
   return row;
 }
 
-Row row_of(const container::Record& record, std::int64_t now) {
+// What runs as the first process now.
+std::vector<std::string> command_of(pid_t init) {
+  std::string text = read_file(fmt::format("/proc/{}/cmdline", init)).value_or("");
+  while (text.ends_with('\0')) text.pop_back();
+  if (text.empty()) return {};
+  return CLI::detail::split(text, '\0');
+}
+
+// From what the daemon has of it; a cpuset of all CPUs is no limit.
+void add_limits(const nlohmann::json& resources, Row& row) {
+  const auto number = [&resources](const char* key) {
+    const auto found = resources.find(key);
+    return found != resources.end() && found->is_number() ? std::optional(found->get<double>())
+                                                          : std::nullopt;
+  };
+  double cpus = HUGE_VAL;
+  const auto cpuset = CpuSet::parse(resources.value("cpuset", ""));
+  if (cpuset && cpuset->count() < static_cast<std::size_t>(::sysconf(_SC_NPROCESSORS_ONLN)))
+    cpus = static_cast<double>(cpuset->count());
+  const auto quota = number("cpu_quota_us"), period = number("cpu_period_us");
+  if (quota && period) cpus = std::min(cpus, *quota / *period);
+  row.cpus = std::isinf(cpus) ? "-" : cpus_text(cpus);
+  const auto memory = number("memory_bytes");
+  row.memory = memory ? human_size(static_cast<std::uint64_t>(*memory)) : "-";
+}
+
+Row row_of(const container::Record& record, control::Client& client, std::int64_t now) {
   Row row;
   row.id = record.id;
   row.name = record.name.empty() ? record.id : record.name;
-  if (auto words = read_file(fmt::format("/proc/{}/cmdline", record.init_pid))) {
-    while (words->ends_with('\0')) words->pop_back();
-    std::replace(words->begin(), words->end(), '\0', ' ');
-    row.command = *std::move(words);
-  }
+  const std::vector<std::string> command = command_of(record.init_pid);
+  row.command = fmt::format("{}", fmt::join(command, " "));
+  row.cpus = row.memory = "?";
+  if (const auto resources = client.resources(record.id)) add_limits(*resources, row);
   row.status = fmt::format("Up {} (registered)", human_duration(now - record.start_realtime_s));
   row.created_s = record.start_realtime_s;
   row.json = {{"id", record.id},
               {"name", row.name},
-              {"command", row.command},
+              {"command", command},
               {"status", "running"},
               {"launched_by", "other"},
               {"pid", record.init_pid},
               {"created", utc_time(record.start_realtime_s)},
-              {"started", utc_time(record.start_realtime_s)}};
+              {"started", utc_time(record.start_realtime_s)},
+              {"finished", ""},
+              {"exit_code", nullptr},
+              {"oom_killed", false}};
   return row;
 }
 
 // Containers that other programs registered in the daemon.
 void add_registered(const Context& context, const std::set<std::string>& known, std::int64_t now,
                     std::vector<Row>& rows) {
-  const auto records = [&]() -> Result<std::vector<container::Record>> {
+  const auto add = [&]() -> Result<void> {
     auto client = UMWELT_TRY(connect_daemon(context.directories));
     if (!client) return fail(0, "no daemon runs");
-    return client->list();
-  }();
-  if (!records) {
-    print_note("containers of other programs are not shown: " + records.error().message());
-    return;
-  }
-  for (const container::Record& record : *records)
-    if (!known.contains(record.id)) rows.push_back(row_of(record, now));
+    for (const container::Record& record : UMWELT_TRY(client->list()))
+      if (!known.contains(record.id)) rows.push_back(row_of(record, *client, now));
+    return {};
+  };
+  if (const auto added = add(); !added)
+    print_note("containers of other programs are not shown: " + added.error().message());
 }
 
 std::string render_table(const std::vector<Row>& rows, bool whole, std::int64_t now) {

@@ -38,6 +38,7 @@ class Store {
   // Removes a container's directory, whatever its state: for the process that has tidied it up.
   Result<void> forget(const std::string& id);
 
+  const container::Directories& directories() const { return directories_; }
   std::string directory(const std::string& id) const;  // <runtime>/launched/ID
   std::string log_path(const std::string& id) const;   // of a detached container, see log_file.h
 

@@ -281,6 +281,18 @@ def test_attach_of_one_that_the_hook_registered(bundle, runtime, machine, tmp_pa
     machine.nothing_left()
 
 
+def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
+    with detached(bundle, "runc", tmp_path) as pid:
+        entry, = json.loads(machine.umwelt("ps", "--all", "--json").stdout)
+        assert entry["command"] == ["sleep", "600"] and entry["pid"] == int(pid), entry
+        assert (entry["finished"], entry["exit_code"], entry["oom_killed"]) == ("", None, False)
+        assert re.search(r"\(registered\) +0\.5 +256MiB +box", machine.umwelt("ps", "-a").stdout)
+        for command in (["stop", "box"], ["exec", "box", "true"], ["logs", "box"]):
+            done = machine.umwelt(*command, check=False)
+            assert "container box was not started by umwelt: use its own runtime" in done.stderr
+    machine.nothing_left()
+
+
 CALLS = r"""
 #include <stdio.h>
 #include <sys/sysinfo.h>
