@@ -12,34 +12,42 @@
 #include "cli/command_line.h"
 #include "cli/containers.h"
 #include "cli/storage.h"
+#include "oci/discover.h"
 
 namespace umwelt::cli {
 namespace {
 
 constexpr std::string_view kBash = R"(# bash completion for umwelt; made by: umwelt completion bash
 _umwelt() {
-  local cur words cword
-  if declare -F _get_comp_words_by_ref >/dev/null; then
-    _get_comp_words_by_ref -n =: cur words cword
-  else
-    cur=${COMP_WORDS[COMP_CWORD]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
-  fi
-  local line files= candidates=()
+  # Readline has cut the words at "=" and ":" as well.
+  local typed=${COMP_LINE:0:COMP_POINT} words=() rest i
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    rest=${typed#"${typed%%[![:space:]]*}"}
+    local word=${COMP_WORDS[i]}
+    ((i < COMP_CWORD)) || word=$rest
+    if ((i > 0)) && [[ $rest == "$typed" ]]; then words[-1]+=$word; else words+=("$word"); fi
+    typed=${rest#"$word"}
+  done
+  local cur=${words[-1]} line files= candidates=()
   while IFS= read -r line; do
     if [[ $line == :files ]]; then files=yes; else candidates+=("${line%%$'\t'*}"); fi
-  done < <("${words[0]}" __complete "${words[@]:1:cword}" 2>/dev/null)
+  done < <("${words[0]}" __complete "${words[@]:1}" 2>/dev/null)
+  if [[ $files ]]; then
+    local value=$cur
+    [[ $cur == --*=* ]] && value=${cur#*=}
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r line; do candidates+=("${cur%"$value"}$line"); done < <(compgen -f -- "$value")
+  fi
+  # It only replaces what follows the last cut.
+  local mark before cut=
+  for mark in = :; do
+    before=${cur%"${cur##*"$mark"}"}
+    [[ $COMP_WORDBREAKS == *"$mark"* ]] && ((${#before} > ${#cut})) && cut=$before
+  done
   COMPREPLY=()
   for line in "${candidates[@]}"; do
-    [[ $line == "$cur"* ]] || continue
-    # Readline has already cut the word at "=".
-    [[ $cur == *=* ]] && line=${line#"${cur%%=*}="}
-    COMPREPLY+=("$line")
+    [[ $line == "$cur"* ]] && COMPREPLY+=("${line#"$cut"}")
   done
-  if [[ $files ]]; then
-    [[ $cur == --*=* ]] && cur=${cur#*=}
-    compopt -o filenames 2>/dev/null
-    while IFS= read -r line; do COMPREPLY+=("$line"); done < <(compgen -f -- "$cur")
-  fi
 }
 complete -F _umwelt umwelt
 )";
@@ -169,6 +177,26 @@ void add_vdisks(const Context& context, bool volumes, const Operands& named, Com
   }
 }
 
+// Containers of other runtimes.
+void add_foreign(const Operands& named, Completion& out) {
+  const auto all = oci::find_containers();
+  if (!all) return;
+  for (const oci::Found& found : *all)
+    if (!found.id.empty() && found.runtime != "umwelt" &&
+        std::find(named.begin(), named.end(), found.id) == named.end())
+      out.candidates.push_back({found.id, found.runtime});
+}
+
+// "a|b|c", of which each is a word as it is typed.
+bool is_words(std::string_view text) {
+  return text.find('|') != text.npos && text.front() >= 'a' && text.front() <= 'z';
+}
+
+void add_words(const std::string& words, const std::string& before, Completion& out) {
+  for (const std::string& word : CLI::detail::split(words, '|'))
+    out.candidates.push_back({before + word, ""});
+}
+
 void add_operands(const Context& context, const Place& place, Completion& out) {
   const auto found = context.commands.find(place.command);
   if (found == context.commands.end()) return;
@@ -186,8 +214,10 @@ void add_operands(const Context& context, const Place& place, Completion& out) {
     add_vdisks(context, true, place.operands, out);
   else if (names && (place.operands.empty() || !command.options_end_at_operand))
     add_containers(context, !kTakeStopped.contains(command.name), place.operands, out);
-  else if (command.name == "completion")
-    for (const char* shell : {"bash", "zsh", "fish"}) out.candidates.push_back({shell, ""});
+  else if (is_words(command.operands))
+    add_words(command.operands, "", out);
+  else if (command.operands.find("CONTAINER") != std::string::npos)
+    add_foreign(place.operands, out);
   else if (command.max_operands > 0)
     out.files = true;
 }
@@ -198,9 +228,8 @@ void add_values(const CLI::Option& option, const std::string& before, Completion
     for (int signal = 1; signal < SIGRTMIN; ++signal)
       if (const char* name = sigabbrev_np(signal))
         out.candidates.push_back({before + name, sigdescr_np(signal)});
-  } else if (type.find('|') != std::string::npos) {
-    for (const std::string& word : CLI::detail::split(type, '|'))
-      out.candidates.push_back({before + word, ""});
+  } else if (is_words(type)) {
+    add_words(type, before, out);
   } else {
     out.files = type == "DIR" || type == "FILE" || type.starts_with("SOURCE:");
   }
