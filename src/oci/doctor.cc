@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -29,6 +30,7 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kLeastFreeBytes = 64U << 20;
 constexpr double kLeastFreeShare = 0.05;
 constexpr std::chrono::milliseconds kPatience{3000};
+constexpr const char* kAsRoot = "umwelt doctor   (as root)";
 
 // Whether the kernel has a system call: called with arguments that can't succeed.
 bool has_syscall(long number) {
@@ -73,8 +75,10 @@ std::vector<Finding> examine(const container::Directories& directories) {
 }
 
 void examine_kernel(std::vector<Finding>& out) {
-  add(out, ::access("/dev/fuse", R_OK | W_OK) == 0, "fuse", "/dev/fuse is there",
-      "/dev/fuse can't be opened", "modprobe fuse   (as root)");
+  const int error = ::access("/dev/fuse", R_OK | W_OK) == 0 ? 0 : errno;
+  add(out, error == 0, "fuse", "/dev/fuse is there",
+      std::string("/dev/fuse can't be opened: ") + std::strerror(error),
+      error == EACCES ? kAsRoot : "modprobe fuse   (as root)");
   std::string missing;
   for (const auto& [number, name] :
        std::initializer_list<std::pair<long, const char*>>{{SYS_openat2, "openat2"},
@@ -118,8 +122,9 @@ bool examine_daemon(const container::Directories& directories, std::vector<Findi
   if (!reply) {
     const bool hangs = reply.error().code == EAGAIN || reply.error().code == ETIMEDOUT;
     out.push_back({"daemon", Level::kFailure, "umweltd does not answer: " + reply.error().message(),
-                   hangs ? "systemctl restart umweltd   (or umwelt daemon stop --force)"
-                         : "umwelt daemon start   (or systemctl start umweltd)"});
+                   reply.error().code == EACCES ? kAsRoot
+                   : hangs ? "systemctl restart umweltd   (or umwelt daemon stop --force)"
+                           : "umwelt daemon start   (or systemctl start umweltd)"});
     return false;
   }
   const std::string version = reply->value("version", "?");

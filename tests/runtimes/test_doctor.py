@@ -2,6 +2,7 @@
 """umwelt doctor finds what is wrong, and says what mends it."""
 
 import json
+import os
 
 import machine as machines
 import pytest
@@ -32,6 +33,17 @@ def test_no_daemon(machine):
         wrong = failures(examine(machine))
         assert [finding["check"] for finding in wrong] == ["daemon"]
         assert "umwelt daemon start" in wrong[0]["mend"]
+
+
+def test_who_may_not_look_is_told_so(machine):
+    checks = ["daemon"] if os.stat("/dev/fuse").st_mode & 0o006 else ["daemon", "fuse"]
+    machine.folder.chmod(0o711)
+    done = machine.run("setpriv", "--reuid=65534", "--clear-groups", machines.BIN / "umwelt",
+                       "doctor", "--json", check=False)
+    findings = {entry["check"]: entry for entry in json.loads(done.stdout)["findings"]}
+    for check in checks:
+        assert "Permission denied" in findings[check]["text"], findings
+        assert findings[check]["mend"] == "umwelt doctor   (as root)", findings
 
 
 def test_its_text_says_what_to_type(machine):
