@@ -15,6 +15,7 @@
 #include "container/json_fields.h"
 #include "control/client.h"
 #include "intercept/paths.h"
+#include "intercept/process_state.h"
 #include "launch/attach.h"
 #include "oci/bundle.h"
 
@@ -126,8 +127,9 @@ bool has_time_namespace(pid_t pid) {
          ::stat("/proc/self/ns/time", &ours) == 0 && theirs.st_ino != ours.st_ino;
 }
 
-bool nobody_there(const Error& error) {
-  return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET;
+bool nobody_there(const container::Directories& directories, const Error& error) {
+  return (error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET) &&
+         !intercept::somebody_listens(directories.socket());
 }
 
 Result<int> run_stage(const std::string& stage, const container::Directories& directories) {
@@ -147,7 +149,7 @@ Result<int> run_stage(const std::string& stage, const container::Directories& di
                                     : create_container(state, bundle, directories);
   if (done) return 0;
   const bool required = choice.mode == Mode::kRequired;
-  report(directories, shown_name(name, state.id), consequence(done.error(), required));
+  report(directories, shown_name(name, state.id), consequence(directories, done.error(), required));
   return required ? 1 : 0;
 }
 
@@ -188,9 +190,10 @@ Result<Admitted> admit(container::Record record, const container::Directories& d
   return Admitted{*std::move(added), *std::move(attached)};
 }
 
-std::string consequence(const Error& error, bool required) {
+std::string consequence(const container::Directories& directories, const Error& error,
+                        bool required) {
   std::string text = error.message();
-  if (nobody_there(error)) text += " (umweltd does not run: 'umwelt daemon start')";
+  if (nobody_there(directories, error)) text += " (umweltd does not run: 'umwelt daemon start')";
   return text + (required ? "; it asks for umwelt=required and is not started"
                           : "; it starts with the host's files");
 }

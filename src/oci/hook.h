@@ -49,7 +49,8 @@ Result<Admitted> admit(container::Record record, const container::Directories& d
                        std::chrono::milliseconds patience = launch::kWithoutEnd);
 
 // What went wrong, what to do about it, and what becomes of the container.
-std::string consequence(const Error& error, bool required);
+std::string consequence(const container::Directories& directories, const Error& error,
+                        bool required);
 
 // One line on stderr and in <runtime>/oci.log.
 void report(const container::Directories& directories, std::string_view container,

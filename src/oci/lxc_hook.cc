@@ -55,7 +55,7 @@ int run_lxc_hook() {
   }();
   if (done) return 0;
   const bool required = choice.mode == Mode::kRequired;
-  report(*directories, record_id(name), consequence(done.error(), required));
+  report(*directories, record_id(name), consequence(*directories, done.error(), required));
   return required ? 1 : 0;
 }
 

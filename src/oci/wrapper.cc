@@ -124,7 +124,7 @@ bool prepare(const RuntimeCommand& command) {
   const auto done = edit_bundle(command, *directories, choice);
   if (done) return true;
   const bool required = choice.mode == Mode::kRequired;
-  report(*directories, record_id(command.id), consequence(done.error(), required));
+  report(*directories, record_id(command.id), consequence(*directories, done.error(), required));
   return !required;
 }
 

@@ -104,6 +104,14 @@ def test_without_a_daemon_it_starts_unless_that_is_forbidden(bundle, runtime):
     (bundle.machine.runtime / "oci.log").unlink()
 
 
+def test_a_bundle_that_is_not_there_is_no_daemon_that_is_not(bundle, tmp_path):
+    command, environment = bundle.command("runc", "run", "--bundle", tmp_path / "absent", "box")
+    done = bundle.machine.run(*command, env=environment, check=False)
+    assert f"{tmp_path}/absent/config.json: No such file" in done.stderr
+    assert "umweltd does not run" not in done.stderr
+    (bundle.machine.runtime / "oci.log").unlink()
+
+
 def refused(bundle, runtime, before):
     """Whatever the runtime does with such a bundle: nothing of ours is mounted for the host."""
     done = bundle.run(runtime, check=False)
