@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -128,6 +130,41 @@ Result<int> inspect(const Context& context, bool verify, const Operands& names) 
   return code;
 }
 
+// A new file, which has no name before it is whole where the filesystem can have such.
+class Output {
+ public:
+  static Result<Output> open(const std::string& path) {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) == 0) return fail(EEXIST, "open " + path);
+    const std::string folder = std::filesystem::path(path).parent_path();
+    auto file = open_at(AT_FDCWD, folder.empty() ? "." : folder, O_WRONLY | O_TMPFILE, 0644);
+    const bool nameless = file.has_value();
+    if (!file && file.error().code == EOPNOTSUPP)
+      file = open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    if (!file) return fail(file.error().code, "open " + path);
+    return Output{path, *std::move(file), nameless};
+  }
+
+  int fd() const { return file_.get(); }
+  // Keeps it if `written`.
+  Result<void> close(Result<void> written) {
+    if (written && ::fsync(fd()) != 0 && errno != EINVAL) written = fail_errno("write " + path_);
+    const std::string proc = fmt::format("/proc/self/fd/{}", fd());
+    if (written && nameless_ &&
+        ::linkat(AT_FDCWD, proc.c_str(), AT_FDCWD, path_.c_str(), AT_SYMLINK_FOLLOW) != 0)
+      return fail_errno("open " + path_);
+    if (!written && !nameless_) ::unlink(path_.c_str());
+    return written;
+  }
+
+ private:
+  Output(std::string path, UniqueFd file, bool nameless)
+      : path_(std::move(path)), file_(std::move(file)), nameless_(nameless) {}
+  std::string path_;
+  UniqueFd file_;
+  bool nameless_;
+};
+
 Result<int> export_image(const Context& context, const std::string& output,
                          const std::string& name) {
   const ImageStore images = UMWELT_TRY(open_images(context));
@@ -139,12 +176,8 @@ Result<int> export_image(const Context& context, const std::string& output,
     UMWELT_CHECK(images.export_to(image, STDOUT_FILENO, show_steps(progress, name)));
     return 0;
   }
-  UniqueFd file = UMWELT_TRY(open_at(AT_FDCWD, output, O_WRONLY | O_CREAT | O_EXCL, 0644));
-  auto exported = images.export_to(image, file.get(), show_steps(progress, name));
-  if (exported && ::fsync(file.get()) != 0 && errno != EINVAL)
-    exported = fail_errno("write " + output);
-  if (!exported) ::unlink(output.c_str());
-  UMWELT_CHECK(exported);
+  Output file = UMWELT_TRY(Output::open(output));
+  UMWELT_CHECK(file.close(images.export_to(image, file.fd(), show_steps(progress, name))));
   return 0;
 }
 

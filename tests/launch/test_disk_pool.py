@@ -2,6 +2,7 @@
 """What many vdisks share: admission, the host's space, those made ready, and what a crash leaves."""
 
 import os
+import pathlib
 import random
 import re
 import signal
@@ -188,3 +189,27 @@ def test_names_that_an_option_could_not_mean(umwelt, image):
         umwelt.ok("run", "--rm", "--image", image, "-v", "w:/w", "--", "true")
     umwelt.ok("volume", "rm", "w")
     umwelt.ok("vdisk", "rm", "plain")
+
+
+def test_an_interrupted_export_leaves_no_file(umwelt, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    for folder in (root, out):
+        folder.mkdir()
+    with open(root / "zeros", "wb") as file:
+        file.truncate(200 * MIB)
+    umwelt.ok("image", "import", "--name", "zeros", root)
+    export = umwelt.start("image", "export", "zeros", "--output", out / "a.tar")
+
+    def has_written():
+        text = pathlib.Path(f"/proc/{export.pid}/io").read_text()
+        return int(text.split("wchar:")[1].split()[0]) > MIB or export.poll() is not None
+
+    while not has_written():
+        pass
+    export.send_signal(signal.SIGINT)
+    assert export.wait() != 0 and list(out.iterdir()) == []
+    umwelt.ok("image", "export", "zeros", "--output", out / "a.tar")
+    assert (out / "a.tar").stat().st_size > 200 * MIB
+    refused(umwelt, "image", "export", "zeros", "--output", out / "a.tar", text="File exists")
+    refused(umwelt, "image", "export", "zeros", "--output", out / "absent/a.tar", text="No such file")
+    umwelt.ok("image", "rm", "zeros")
