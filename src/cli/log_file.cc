@@ -76,11 +76,14 @@ std::optional<std::int64_t> parse_utc_time(std::string_view text) {
     if (*rest == 'Z') ++rest;
   }
   if (*rest != '\0') return std::nullopt;
-  return ::timegm(&parts);
+  const int day = parts.tm_mday;
+  const std::time_t time = ::timegm(&parts);
+  // It takes the 30th of February for a day in March.
+  return parts.tm_mday == day ? std::optional<std::int64_t>(time) : std::nullopt;
 }
 
 Result<std::int64_t> parse_since(std::string_view text, std::int64_t now_s) {
-  if (const auto seconds = parse_i64(text)) return *seconds;
+  if (const auto seconds = parse_i64(text); seconds && *seconds >= 0) return *seconds;
   if (const auto duration = parse_duration(text)) return now_s - *duration;
   if (const auto time = parse_utc_time(text)) return *time;
   return fail(0, fmt::format("'{}' is not a time: give an age such as 10m or 1h30m, or a UTC time "

@@ -135,10 +135,11 @@ TEST(ParseSince, TakesAgesAndTimes) {
   EXPECT_EQ(parse_since("1767323045", kNow), kNow);
   EXPECT_EQ(parse_since("2026-01-02T03:04:05Z", kNow), kNow);
   EXPECT_EQ(parse_since("2026-01-02T03:04:05.123456789Z", kNow), kNow);
+  EXPECT_TRUE(parse_since("2028-02-29", kNow));
   EXPECT_EQ(parse_since("2026-01-02", kNow), kNow - (3 * 3600 + 4 * 60 + 5));
-  for (const char* text :
-       {"", "m", "10x", "1h30", "yesterday", "2026-13-01", "-5m", "1e3s", "2026-01-02T03:04",
-        "2026-01-02T03:04:05+01:00", "99999999999999999999s"})
+  for (const char* text : {"", "m", "10x", "1h30", "yesterday", "2026-13-01", "-5m", "1e3s",
+                           "2026-01-02T03:04", "2026-01-02T03:04:05+01:00", "99999999999999999999s",
+                           "-1", "2026-02-30", "2026-02-29T12:00:00Z"})
     EXPECT_FALSE(parse_since(text, kNow)) << text;
 }
 
