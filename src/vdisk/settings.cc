@@ -84,6 +84,10 @@ Result<Settings> parse_settings(std::string_view toml_text, const std::string& p
     if (const std::string wrong = apply(settings, key.str(), node); !wrong.empty())
       return fail(
           0, fmt::format("{}:{}: disk.{} {}", path, node.source().begin.line, key.str(), wrong));
+  const Policy& policy = settings.policy;
+  if (policy.low_water_bytes && policy.critical_bytes.value_or(0) > *policy.low_water_bytes)
+    return fail(0, fmt::format("{}:{}: disk.critical must be at most disk.low_water", path,
+                               disk->as_table()->get("critical")->source().begin.line));
   return settings;
 }
 

@@ -43,6 +43,11 @@ TEST(DiskSettings, WhatIsWrongIsNamedWithItsLine) {
     ASSERT_FALSE(settings) << line;
     EXPECT_TRUE(settings.error().text.starts_with("x.toml:3: disk.")) << settings.error().text;
   }
+  const auto turned =
+      parse_settings("[disk]\nlow_water = '1m'\ncritical = '2m'\nready = 1\n", "x.toml");
+  ASSERT_FALSE(turned);
+  EXPECT_TRUE(turned.error().text.starts_with("x.toml:3: disk.critical ")) << turned.error().text;
+  EXPECT_TRUE(parse_settings("[disk]\nlow_water = '1m'\ncritical = '1m'\n", "x.toml"));
   EXPECT_FALSE(parse_settings("disk = 1", "x.toml"));
   EXPECT_FALSE(parse_settings("[disk", "x.toml"));
 }
