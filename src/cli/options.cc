@@ -187,7 +187,7 @@ void add_limit_options(CLI::App& command, LimitOptions& options) {
         o->limits.memory_swap_bytes.reset();
         if (v >= 0) o->limits.memory_swap_bytes = static_cast<std::uint64_t>(v);
       },
-      "memory and swap together; -1: swap is not limited");
+      "memory and swap together (run: twice --memory); -1: swap is not limited");
   add(
       "--pids-limit", "N", parse_pids_limit, [o](std::uint64_t v) { o->limits.pids_limit = v; },
       "processes and threads");
