@@ -180,7 +180,7 @@ Result<Admitted> admit(container::Record record, const container::Directories& d
   }
   if (!added) return fail(added.error());
   auto attached = [&]() -> Result<launch::Attached> {
-    UMWELT_CHECK(launch::keep_choice(added->id, views, directories));
+    if (!known || !views.empty()) UMWELT_CHECK(launch::keep_choice(added->id, views, directories));
     return launch::attach_views(*added, directories, root, patience);
   }();
   if (!attached) {

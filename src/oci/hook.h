@@ -43,7 +43,8 @@ struct Admitted {
 };
 // Registers and attaches; `views` are groups, none of them: all; `root` and `patience` as
 // attach_views() has them. Takes the registration back on failure, but for ETIMEDOUT, when some of
-// the files may be there, or a record that has a number: the daemon's own. Starts no daemon.
+// the files may be there. A record that has a number is the daemon's own: it stays, and keeps the
+// views that were chosen when `views` are none. Starts no daemon.
 Result<Admitted> admit(container::Record record, const container::Directories& directories,
                        const std::vector<std::string>& views, const std::string& root = {},
                        std::chrono::milliseconds patience = launch::kWithoutEnd);

@@ -289,6 +289,18 @@ def test_attach_of_one_that_the_hook_registered(bundle, runtime, machine, tmp_pa
     machine.nothing_left()
 
 
+def test_attach_keeps_what_the_container_chose(bundle, machine, tmp_path):
+    config = bundle.read()
+    config["annotations"] = {"umwelt.views": "memory"}
+    bundle.write(config)
+    with detached(bundle, "runc", tmp_path) as pid:
+        views = views_of(pid)
+        assert f" 0 mounted, {views} there already" in machine.umwelt("attach", pid).stdout
+        machine.umwelt("attach", "--views", "memory,cpu", pid)
+        assert views_of(pid) > views
+    machine.nothing_left()
+
+
 def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
     with detached(bundle, "runc", tmp_path) as pid:
         entry, = json.loads(machine.umwelt("ps", "--all", "--json").stdout)
