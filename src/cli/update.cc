@@ -31,7 +31,9 @@ launch::ResourceLimits merged(launch::ResourceLimits old, const launch::Resource
 
 Result<void> update_one(const Context& context, launch::Store& store, const LimitOptions& options,
                         const std::string& name) {
-  const launch::Launched launched = UMWELT_TRY(find_running(store, name));
+  const std::string id = UMWELT_TRY(find_running(store, name)).spec.id;
+  const UniqueFd turn = UMWELT_TRY(store.take_turn(id));
+  const launch::Launched launched = UMWELT_TRY(find_running(store, id));  // as it is by now
   const auto limits = UMWELT_TRY(resource_limits(options, launched.spec.limits));
   UMWELT_CHECK(launch::check_limits(limits));
   UMWELT_CHECK(launch::apply_limits(launched.spec.id, limits));

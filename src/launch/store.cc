@@ -38,6 +38,12 @@ Result<void> remove_tree(const std::string& path) {
   return {};
 }
 
+Result<void> wait_for_lock(int fd, const std::string& what) {
+  while (::flock(fd, LOCK_EX) != 0)
+    if (errno != EINTR) return fail_errno("lock " + what);
+  return {};
+}
+
 }  // namespace
 
 Store::Store(container::Directories directories) : directories_(std::move(directories)) {}
@@ -53,8 +59,13 @@ Result<UniqueFd> Store::lock() const {
   UMWELT_CHECK(make_directories(directories_.launched(), 0700));
   UniqueFd fd = UMWELT_TRY(
       open_at(AT_FDCWD, directories_.launched() + "/.lock", O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
-  while (::flock(fd.get(), LOCK_EX) != 0)
-    if (errno != EINTR) return fail_errno("lock " + directories_.launched());
+  UMWELT_CHECK(wait_for_lock(fd.get(), directories_.launched()));
+  return fd;
+}
+
+Result<UniqueFd> Store::take_turn(const std::string& id) const {
+  UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, directory(id), O_RDONLY | O_DIRECTORY));
+  UMWELT_CHECK(wait_for_lock(fd.get(), directory(id)));
   return fd;
 }
 

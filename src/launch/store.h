@@ -35,6 +35,8 @@ class Store {
   Result<UniqueFd> await(const std::string& id) const;
   bool awaited(const std::string& id) const;
   static std::optional<Launched> last_state(int file);
+  // Held while the limits of a container change. ENOENT when it is gone.
+  Result<UniqueFd> take_turn(const std::string& id) const;
   // Removes a container's directory, whatever its state: for the process that has tidied it up.
   Result<void> forget(const std::string& id);
 

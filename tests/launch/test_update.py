@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`umwelt update`: what is recorded is what is in force."""
+
+import subprocess
+
+import pytest
+
+from umwelt import HIERARCHIES, has_v1
+
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("nothing_left")]
+
+ROUNDS, MANY = 5, 8
+
+
+def in_force(state, file):
+    for root in HIERARCHIES:
+        path = root / "umwelt" / state["spec"]["id"] / file
+        if path.exists():
+            return path.read_text().strip()
+    return None
+
+
+def test_updates_at_the_same_time_are_one_after_the_other(umwelt):
+    with umwelt.detached("--memory", "64m", "--", "sleep", "600") as name:
+        for number in range(ROUNDS):
+            options = [("--memory", f"{100 + number + 10 * i}m") if i % 2 else
+                       ("--pids-limit", 100 + number + 10 * i) for i in range(MANY)]
+            running = [umwelt.start("update", *option, name, stdout=subprocess.DEVNULL)
+                       for option in options]
+            assert [process.wait(60) for process in running] == [0] * MANY
+            state = umwelt.launched(name)
+            limits = state["spec"]["limits"]
+            memory = "memory.limit_in_bytes" if has_v1("memory") else "memory.max"
+            assert str(limits["memory_bytes"]) == in_force(state, memory), number
+            assert str(limits["pids_limit"]) == in_force(state, "pids.max"), number
+            assert limits["pids_limit"] >= 100 + number
