@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/run_options.h"
+#include "control/client.h"
 #include "launch/launch.h"
 
 namespace umwelt::cli {
@@ -26,6 +27,9 @@ Result<int> exec(const Context& context, const ExecOptions& options, const Opera
     request.environment.push_back(std::move(variable));
   if (request.workdir.empty()) request.workdir = launched.spec.workdir;
   if (request.user.empty()) request.user = launched.spec.user;
+  // It answers the syscalls of what is begun now.
+  if (launched.spec.policy.affinity_virtualised)
+    UMWELT_TRY(control::connect_or_start(context.directories));
   const auto outcome = UMWELT_TRY(launch::exec(launched, context.directories, request));
   if (!outcome.note.empty()) print_note(outcome.note);
   return outcome.exit_code;

@@ -62,6 +62,21 @@ def test_exec_counts_against_the_limit(umwelt, name):
                   "x = bytearray(400 << 20)").returncode == 137
 
 
+def test_exec_starts_a_daemon_that_answers_its_calls(umwelt, name):
+    umwelt.ok("daemon", "stop", "--force")
+    assert umwelt.ok("exec", name, "nproc") == "1\n"
+    assert umwelt.ok("exec", name, "taskset", "-pc", "1").endswith(": 0\n")
+    assert umwelt.ok("exec", name, "head", "-1", "/proc/meminfo").split()[1] == "131072"
+
+
+def test_exec_needs_no_daemon_where_no_call_is_answered(umwelt):
+    with umwelt.detached("--intercept", "off", "--", "sleep", "600") as name:
+        umwelt.ok("daemon", "stop", "--force")
+        assert umwelt.ok("exec", name, "echo", "hi") == "hi\n"
+        assert umwelt("daemon", "status").returncode == 1
+        umwelt.ok("daemon", "start")  # it forgets the container then
+
+
 def test_exec_detached(umwelt, name):
     umwelt.ok("exec", "--detach", name, "sh", "-c", "sleep 0.3; touch /dev/shm/mark; sleep 600")
     time.sleep(1 * SLOWNESS)
