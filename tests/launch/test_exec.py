@@ -133,7 +133,7 @@ def test_wait_has_the_exit_code_of_one_that_is_removed(umwelt, end):
     wait_until(lambda: (folder / "last-state.json").exists())
     time.sleep(0.1)
     if end == "by itself":
-        umwelt.ok("exec", "brief", "kill", "-USR1", "1")
+        os.kill(umwelt.launched("brief")["init_pid"], signal.SIGUSR1)
     else:
         umwelt.ok("rm", "--force", "brief")
     for process in waiting:
