@@ -127,6 +127,7 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
                    const std::string& staging, Storage& storage, Channel& channel) {
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     return fail_errno("make the mounts private");
+  if (spec.network == Network::kNone) UMWELT_CHECK(raise_loopback());
   if (::sethostname(spec.hostname.c_str(), spec.hostname.size()) != 0)
     return fail_errno("set the hostname");
 

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/namespaces.h"
 
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include <cstring>
 #include <string>
 
 #include "base/file.h"
@@ -52,6 +56,16 @@ Result<UniqueFd> open_process(pid_t pid, std::uint64_t starttime) {
 
 Result<void> join_namespaces(int pidfd, int namespaces) {
   if (::setns(pidfd, namespaces) != 0) return fail_errno("enter the container's namespaces");
+  return {};
+}
+
+Result<void> raise_loopback() {
+  const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket) return fail_errno("socket");
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP;  // it keeps the kernel's own, IFF_LOOPBACK
+  if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) return fail_errno("bring lo up");
   return {};
 }
 

@@ -27,4 +27,7 @@ Result<UniqueFd> open_process(pid_t pid, std::uint64_t starttime);
 // setns(2) into the namespaces of a process.
 Result<void> join_namespaces(int pidfd, int namespaces);
 
+// In a new network namespace the loopback interface is there, but down.
+Result<void> raise_loopback();
+
 }  // namespace umwelt::launch

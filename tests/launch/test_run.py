@@ -59,6 +59,21 @@ def test_namespaces_are_its_own(umwelt):
     assert umwelt.sh("--network", "none", "ls /sys/class/net") == "lo\n"
 
 
+TALK = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname(), timeout=10)
+server.accept()[0].sendall(b"hello")
+print(client.recv(5).decode())
+"""
+
+
+def test_without_a_network_a_container_reaches_itself(umwelt):
+    assert umwelt.run("--network", "none", "--", "/usr/bin/python3", "-c", TALK) == "hello\n"
+    flags = int(umwelt.run("--network", "none", "--", "cat", "/sys/class/net/lo/flags"), 16)
+    assert flags == 0x9  # IFF_UP | IFF_LOOPBACK
+
+
 def test_cgroup_is_its_own(umwelt):
     for line in umwelt.sh("cat /proc/self/cgroup").splitlines():
         assert line.endswith(":/") or "/.." not in line, line
