@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -51,6 +52,7 @@ void raise_descriptor_limit() {
 
 Result<void> keep(const Options& options, Holdings inherited) {
   if (::geteuid() != 0) return fail(0, "only root can serve containers, use sudo");
+  ::umask(022);  // the directories that it makes are for all
   UniqueFd reporter;
   if (!options.foreground) reporter = UMWELT_TRY(detach());
   const auto keeper = UMWELT_TRY(Keeper::make(options, std::move(inherited)));

@@ -3,6 +3,8 @@
 // options; the command's action runs after the whole command line was found good.
 #pragma once
 
+#include <sys/types.h>
+
 #include <functional>
 #include <map>
 #include <string>
@@ -47,6 +49,7 @@ struct Command {
 
 struct Context {
   container::Directories directories;           // filled in before an action runs
+  mode_t umask = 022;                           // the caller's, for a file that is the caller's own
   std::map<const CLI::App*, Command> commands;  // by add_command()
 };
 

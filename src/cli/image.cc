@@ -133,14 +133,14 @@ Result<int> inspect(const Context& context, bool verify, const Operands& names) 
 // A new file, which has no name before it is whole where the filesystem can have such.
 class Output {
  public:
-  static Result<Output> open(const std::string& path) {
+  static Result<Output> open(const std::string& path, mode_t mode) {
     struct stat status {};
     if (::lstat(path.c_str(), &status) == 0) return fail(EEXIST, "open " + path);
     const std::string folder = std::filesystem::path(path).parent_path();
-    auto file = open_at(AT_FDCWD, folder.empty() ? "." : folder, O_WRONLY | O_TMPFILE, 0644);
+    auto file = open_at(AT_FDCWD, folder.empty() ? "." : folder, O_WRONLY | O_TMPFILE, mode);
     const bool nameless = file.has_value();
     if (!file && file.error().code == EOPNOTSUPP)
-      file = open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+      file = open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL, mode);
     if (!file) return fail(file.error().code, "open " + path);
     return Output{path, *std::move(file), nameless};
   }
@@ -176,7 +176,7 @@ Result<int> export_image(const Context& context, const std::string& output,
     UMWELT_CHECK(images.export_to(image, STDOUT_FILENO, show_steps(progress, name)));
     return 0;
   }
-  Output file = UMWELT_TRY(Output::open(output));
+  Output file = UMWELT_TRY(Output::open(output, 0644 & ~context.umask));
   UMWELT_CHECK(file.close(images.export_to(image, file.fd(), show_steps(progress, name))));
   return 0;
 }

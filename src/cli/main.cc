@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -116,6 +117,7 @@ int act(const Command& command, const CommandLine& line, const Context& context)
 }
 
 int run(std::vector<std::string> arguments) {
+  const mode_t umask = ::umask(022);  // what is made for containers is for all their users
   // Before all else: it is on the way of every container's start.
   if (!arguments.empty() && arguments[0] == "oci-hook" && !arguments.back().starts_with('-'))
     return oci::run_hook({arguments.begin() + 1, arguments.end()});
@@ -123,6 +125,7 @@ int run(std::vector<std::string> arguments) {
   CLI::App app("Runs commands in containers that see their own CPUs, memory, load and uptime",
                "umwelt");
   Context context;
+  context.umask = umask;
   GlobalOptions globals;
   declare(app, context, globals, arguments.empty() ? std::string() : arguments[0]);
 

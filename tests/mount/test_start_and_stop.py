@@ -221,3 +221,15 @@ def test_configuration_and_environment(folder):
 
 def test_version():
     assert run("--version").stdout.startswith("umweltd ")
+
+
+def test_a_private_umask_makes_no_private_tree(folder):
+    daemon = Daemon(folder)
+    before = os.umask(0o077)
+    try:
+        daemon.start().stop()
+    finally:
+        os.umask(before)
+        daemon.clean_up()
+    for path in (daemon.state, daemon.state / "proc"):
+        assert path.stat().st_mode & 0o777 == 0o755
