@@ -208,7 +208,9 @@ void add_flag(CLI::App& command, const std::string& names, bool& value,
 
 void add_text(CLI::App& command, const std::string& names, const std::string& value_name,
               std::string& value, const std::string& description) {
-  command.add_option(names, value, description)->type_name(value_name);
+  command.add_option(names, value, description)
+      ->type_name(value_name)
+      ->check([](const std::string& text) { return text.empty() ? "is empty" : std::string(); });
 }
 
 void add_checked(CLI::App& command, const std::string& names, const std::string& value_name,

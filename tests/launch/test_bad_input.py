@@ -60,7 +60,19 @@ def test_option(umwelt, options):
     assert len(done.stderr) < 300
 
 
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_empty_text_is_no_value(umwelt, command):
+    options = ("--user", "--image", "--disk") if command == "run" else ("--user",)
+    for option in options:
+        for words in ([option, ""], [f"{option}="]):
+            done = umwelt(command, *words, "box", "true")
+            assert done.returncode == 125, done
+            assert done.stderr == f"umwelt: {command}: {option}: is empty\n"
+
+
 @pytest.mark.parametrize("arguments", [
+    ["vdisk", "create", "d", "--size", "64m", "--image", ""], ["setup", "docker", "--file", ""],
+    ["image", "export", "--output", "", "i"],
     ["vdisk", "create", "d"], ["vdisk", "create", "d", "--clone", "--size", "64m"],
     ["vdisk", "create", "a/b", "--size", "64m"], ["vdisk", "create", "d", "--size", "1"],
     ["vdisk", "grow", "d"], ["vdisk", "clone", "d", "a/b"], ["vdisk", "snapshot", "d", ""],
