@@ -6,7 +6,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <sstream>
 #include <thread>
 
 #include "base/file.h"
@@ -126,7 +129,12 @@ std::optional<Options> parse_options(int argc, char** argv, int& code) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help_or_version) {
-    code = app.exit(help_or_version);
+    std::ostringstream text;
+    code = app.exit(help_or_version, text);
+    if (std::fputs(text.str().c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
+      fmt::print(stderr, "umweltd: writing to standard output: {}\n", std::strerror(errno));
+      code = 1;
+    }
     return std::nullopt;
   } catch (const CLI::ParseError& error) {
     return refuse(fmt::format("{}; see umweltd --help", error.what()));

@@ -89,10 +89,14 @@ int usage_error(const CommandLine& line, const Context& context, const std::stri
                                                                      : kExitUsage;
 }
 
-int show_help(const CommandLine& line, const Context& context) {
-  const auto shown =
-      print(render_help(*line.command, context, std::min(terminal_columns(), kMaxColumns)));
+int show(const std::string& text) {
+  const auto shown = print(text);
+  if (!shown && shown.error().code != EPIPE) print_error(shown.error());
   return shown ? 0 : kExitFailure;
+}
+
+int show_help(const CommandLine& line, const Context& context) {
+  return show(render_help(*line.command, context, std::min(terminal_columns(), kMaxColumns)));
 }
 
 Result<void> check_operands(const CommandLine& line, const Command& command) {
@@ -133,8 +137,7 @@ int run(std::vector<std::string> arguments) {
     arguments.erase(arguments.begin());
     if (auto directories = container::directories("", "", ""))
       context.directories = *std::move(directories);
-    const auto shown = print(render_completion(complete(app, context, arguments)));
-    return shown ? 0 : kExitFailure;
+    return show(render_completion(complete(app, context, arguments)));
   }
   // "umwelt help run" is "umwelt run --help".
   if (arguments.empty()) arguments = {"--help"};
@@ -151,7 +154,7 @@ int run(std::vector<std::string> arguments) {
   } catch (const CLI::CallForHelp&) {
     return show_help(line, context);
   } catch (const CLI::CallForVersion& version) {
-    return print(fmt::format("{}\n", version.what())) ? 0 : kExitFailure;
+    return show(fmt::format("{}\n", version.what()));
   } catch (const CLI::RequiredError&) {
     return usage_error(line, context,
                        fmt::format("{}a command is missing; see {} --help",

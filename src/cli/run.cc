@@ -66,7 +66,11 @@ Result<int> run(const Context& context, const RunOptions& options, const Operand
                                spec.name, spec.name));
   if (!outcome) return fail(outcome.error());
   if (!outcome->note.empty()) print_note(outcome->note);
-  if (spec.detach && outcome->exit_code == 0) UMWELT_CHECK(print(spec.id + "\n"));
+  if (!spec.detach || outcome->exit_code != 0) return outcome->exit_code;
+  // It must not run on without a name.
+  if (const auto printed = print(spec.id + "\n"); !printed)
+    return fail(0, fmt::format("{}; container {} was started and runs", printed.error().message(),
+                               spec.name));
   return outcome->exit_code;
 }
 

@@ -219,8 +219,14 @@ def test_configuration_and_environment(folder):
         daemon.clean_up()
 
 
-def test_version():
+def test_version_and_help():
     assert run("--version").stdout.startswith("umweltd ")
+    assert "--state-dir" in run("--help").stdout
+    for option in ("--version", "--help"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([UMWELTD, option], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "umweltd: writing to standard output: No space left on device\n"
 
 
 def test_a_private_umask_makes_no_private_tree(folder):
