@@ -12,7 +12,8 @@ namespace umwelt::fusefs {
 
 // The descriptors that make a running daemon, by name: another process that has them can go on.
 //
-//   lock, listener           of the runtime folder; the control socket
+//   lock, state.lock         of the runtime folder; of the state folder
+//   listener, listener.lock  the control socket
 //   journal                  journal.h
 //   config.0, live.0         the mounted /dev/fuse descriptors; config.1 ... clones of them
 //   kept/NAME                what the server asked to keep (descriptor_store.h)

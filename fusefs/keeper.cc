@@ -40,7 +40,7 @@ std::string program_path() {
   return {path, n > 0 ? static_cast<std::size_t>(n) : 0};
 }
 
-// What systemd keeps for us: not the lock, which must be free when nobody of us is left.
+// What systemd keeps for us: not the locks, which must be free when nobody of us is left.
 bool worth_storing(const std::string& name) {
   return name == "journal" || name == "listener" || name.starts_with(kKept) ||
          std::any_of(kConnectionKinds.begin(), kConnectionKinds.end(), [&](const auto& kind) {
@@ -375,7 +375,8 @@ void Keeper::clean_up() {
   for (const auto& [name, fd] : holdings_.items())
     if (worth_storing(name)) manager_.drop(name);
   const bool bound = holdings_.contains("listener");
-  UniqueFd lock = holdings_.take("lock"), listener_lock = holdings_.take("listener.lock");
+  const UniqueFd locks[] = {holdings_.take("lock"), holdings_.take("state.lock"),
+                            holdings_.take("listener.lock")};
   holdings_ = Holdings();
   const container::Directories& directories = options_.directories;
   for (const std::string& path : mount_points())

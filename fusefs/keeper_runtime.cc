@@ -25,7 +25,7 @@ using Clock = ServerProcess::Clock;
 constexpr auto kLockPatience = 50ms;
 
 // Held by the keeper and its servers; the file says which process the keeper is.
-Result<UniqueFd> lock_runtime(const std::string& path) {
+Result<UniqueFd> lock_file(const std::string& path, const char* hint) {
   UniqueFd lock = UMWELT_TRY(open_at(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
   // A stand-in has it for a moment (intercept/stand_in.h).
   const Clock::time_point deadline = Clock::now() + kLockPatience;
@@ -37,7 +37,8 @@ Result<UniqueFd> lock_runtime(const std::string& path) {
     }
     const auto text = read_file(path, 64);
     const std::string pid(text ? trim(*text) : "?");
-    return fail(0, "already running as process " + (pid.empty() ? "?" : pid) + " (" + path + ")");
+    return fail(
+        0, "already running as process " + (pid.empty() ? "?" : pid) + " (" + path + ")" + hint);
   }
   return lock;
 }
@@ -75,9 +76,15 @@ Result<void> Keeper::take_runtime() {
   container::Directories& directories = options_.directories;
   directories.runtime = UMWELT_TRY(real_directory(directories.runtime));
   if (!holdings_.contains("lock"))
-    holdings_.put("lock", UMWELT_TRY(lock_runtime(directories.runtime + "/umweltd.lock")));
+    holdings_.put("lock", UMWELT_TRY(lock_file(directories.runtime + "/umweltd.lock", "")));
   UMWELT_CHECK(write_pid(holdings_.get("lock")));
   directories.state = UMWELT_TRY(real_directory(directories.state));
+  // The shared tree is mounted in it.
+  if (!holdings_.contains("state.lock"))
+    holdings_.put("state.lock",
+                  UMWELT_TRY(lock_file(directories.state + "/state.lock",
+                                       ": another runtime folder needs a --state-dir of its own")));
+  (void)write_pid(holdings_.get("state.lock"));  // for that message alone; the disk may be full
   if (!options_.lxcfs.empty()) {
     UMWELT_CHECK(take_lxcfs_place(options_.lxcfs));
     options_.lxcfs = UMWELT_TRY(real_directory(options_.lxcfs));

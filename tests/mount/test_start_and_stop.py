@@ -60,6 +60,48 @@ def test_second_start_says_who_runs(daemon):
     assert daemon.answers()
 
 
+def test_a_state_folder_has_one_daemon(daemon, container, folder):
+    """Its shared tree would be unmounted by another one's."""
+    def refused(runtime):
+        second = run("--foreground", "--runtime-dir", runtime, "--state-dir", daemon.state)
+        assert second.returncode == 1
+        assert second.stderr == (
+            f"umweltd: already running as process {daemon.pid} ({daemon.state}/state.lock): another "
+            "runtime folder needs a --state-dir of its own\n")
+        assert len(mounted_below(folder)) == MOUNTS
+        assert (daemon.state / "proc/uptime").read_text()
+
+    refused(folder / "other")
+    refused(daemon.state)
+    server = daemon.server_pid()
+    daemon.call(op="upgrade", program=str(UMWELTD))
+    wait_until(lambda: daemon.server_pid() != server, 20 * SLOWNESS)
+    refused(folder / "other")
+    keeper = daemon.pid
+    os.kill(keeper, signal.SIGKILL)
+    daemon.process.wait()
+    wait_until(lambda: daemon.call(op="ping")["pid"] != keeper, 10 * SLOWNESS)
+    daemon.pid = daemon.call(op="ping")["pid"]
+    refused(folder / "other")
+    assert container.read("proc/uptime")
+    os.kill(daemon.pid, signal.SIGTERM)
+    wait_until(lambda: not mounted_below(folder), 10 * SLOWNESS)
+    daemon.start()
+
+
+def test_one_folder_for_both(folder):
+    daemon = Daemon(folder)
+    daemon.command[4] = daemon.state = daemon.runtime
+    try:
+        for end in (daemon.kill, daemon.stop):
+            daemon.start()
+            assert (daemon.runtime / "proc/uptime").read_text()
+            end()
+        assert not mounted_below(folder)
+    finally:
+        daemon.clean_up()
+
+
 def test_a_crash_is_tidied_and_the_containers_are_taken_over(stopped_daemon, folder):
     daemon = stopped_daemon.start()
     container = daemon.container("web")
