@@ -45,8 +45,9 @@ Result<UniqueFd> lock_file(const std::string& path, const char* hint) {
 
 Result<void> write_pid(int lock) {
   const std::string pid = fmt::format("{}\n", ::getpid());
-  if (::ftruncate(lock, 0) != 0 ||
-      ::pwrite(lock, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()))
+  // In this order a file that is there needs no space.
+  if (::pwrite(lock, pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()) ||
+      ::ftruncate(lock, static_cast<off_t>(pid.size())) != 0)
     return fail_errno("write the lock file");
   return {};
 }

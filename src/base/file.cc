@@ -138,7 +138,11 @@ Result<void> replace_file(const std::string& path, std::string_view text, mode_t
       UMWELT_TRY(open_at(AT_FDCWD, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
   while (!text.empty()) {
     const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
-    if (n < 0) return fail_errno("write " + temporary);
+    if (n < 0) {
+      const auto error = fail_errno("write " + temporary);
+      ::unlink(temporary.c_str());
+      return error;
+    }
     text.remove_prefix(static_cast<std::size_t>(n));
   }
   if (durable && ::fsync(fd.get()) != 0) return fail_errno("fsync " + temporary);

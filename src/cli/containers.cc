@@ -46,8 +46,8 @@ std::string no_such_container(const launch::Store& store, const std::string& nam
 Result<launch::Store> open_store(const container::Directories& directories) {
   launch::Store store(directories);
   const auto reaped = store.reap();
-  // Who may look but not tidy still gets an answer; what cannot be read fails by itself later.
-  if (!reaped && ::geteuid() == 0) return fail(reaped.error());
+  // Who may look but not tidy, and whoever asks for another container, still gets an answer.
+  if (!reaped && ::geteuid() == 0) print_note(reaped.error().message());
   return store;
 }
 
@@ -122,7 +122,8 @@ Result<std::optional<launch::Launched>> wait_until_stopped(launch::Store& store,
     if (now->status == launch::Status::kStopped) return std::optional(*std::move(now));
     if (patience_ms >= 0 && left_ms() == 0) return late();
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    UMWELT_CHECK(store.reap());
+    if (const auto reaped = store.reap(); !reaped && !launch::monitored(*now))
+      return fail(reaped.error());
   }
 }
 

@@ -313,7 +313,7 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
   UMWELT_CHECK(check_protection());
   Spec spec = asked;
   Daemon daemon = UMWELT_TRY(reach_daemon(spec, directories, warn));
-  UMWELT_CHECK(Store(directories).reap());
+  if (const auto reaped = Store(directories).reap(); !reaped) warn(reaped.error().message());
   if (spec.detach) return run_detached(spec, directories, std::move(daemon));
   const UniqueFd signals = UMWELT_TRY(block_signals());
   return Run(spec, directories, signals.get(), std::move(daemon))([] {});

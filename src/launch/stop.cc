@@ -43,7 +43,12 @@ Result<bool> ended(int pidfd, std::optional<Clock::time_point> deadline) {
 Result<void> wait_tidied(const Launched& launched, const container::Directories& directories) {
   if (const auto monitor = open_process(launched.monitor_pid, launched.monitor_starttime))
     UMWELT_TRY(ended(monitor->get(), std::nullopt));
-  return Store(directories).reap();
+  Store store(directories);
+  auto reaped = store.reap();
+  if (reaped) return reaped;
+  const auto now = store.find(launched.spec.id);
+  if (!now || now->status == Status::kStopped) return {};  // it was about another
+  return reaped;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/store.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -9,11 +10,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
+#include <thread>
 
 #include "base/file.h"
 #include "control/client.h"
@@ -30,6 +33,8 @@ constexpr std::size_t kMaxStateBytes = 4U << 20;
 // Begins the name of a directory that is being made or removed, and of no id.
 constexpr std::string_view kTemporary = "~";
 constexpr char kState[] = "/state.json", kLastState[] = "/last-state.json";
+// Spaces that end a state, where a later one may be longer.
+constexpr std::size_t kRoom = 128;
 
 Result<void> remove_tree(const std::string& path) {
   std::error_code error;
@@ -42,6 +47,22 @@ Result<void> wait_for_lock(int fd, const std::string& what) {
   while (::flock(fd, LOCK_EX) != 0)
     if (errno != EINTR) return fail_errno("lock " + what);
   return {};
+}
+
+std::string text_of(const Launched& launched) {
+  return to_json(launched).dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string with_room(const std::string& text) { return text + std::string(kRoom, ' ') + "\n"; }
+
+// Takes no more space than what `path` has. A reader may see some of both: Store::read().
+Result<void> write_over(const std::string& path, std::string text) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (error) return fail(error.value(), "stat " + path);
+  if (text.size() > size) return fail(ENOSPC, "write " + path);
+  text.resize(size, ' ');
+  return write_file_at(AT_FDCWD, path, text);
 }
 
 }  // namespace
@@ -71,18 +92,24 @@ Result<UniqueFd> Store::take_turn(const std::string& id) const {
 
 Result<Launched> Store::read(const std::string& id) const {
   const std::string path = directory(id) + kState;
-  const std::string text = UMWELT_TRY(read_file(path, kMaxStateBytes));
-  auto launched = launched_from_json(nlohmann::json::parse(text, nullptr, false));
+  auto json = nlohmann::json::parse(UMWELT_TRY(read_file(path, kMaxStateBytes)), nullptr, false);
+  if (json.is_discarded()) {  // damaged, or written over in this moment
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    json = nlohmann::json::parse(UMWELT_TRY(read_file(path, kMaxStateBytes)), nullptr, false);
+  }
+  auto launched = launched_from_json(json);
   if (!launched) return fail(launched.error().code, path + ": " + launched.error().text);
   if (launched->spec.id != id) return fail(EINVAL, path + ": it is the state of another container");
   return launched;
 }
 
 Result<void> Store::write(const Launched& launched) const {
-  return replace_file(
-      directory(launched.spec.id) + kState,
-      to_json(launched).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", 0600,
-      false);
+  const std::string path = directory(launched.spec.id) + kState, text = text_of(launched);
+  auto written = replace_file(path, with_room(text), 0600, false);
+  // How a container ended is not lost because the output of one, say, has filled the filesystem.
+  if (!written && (written.error().code == ENOSPC || written.error().code == EDQUOT))
+    return write_over(path, text);
+  return written;
 }
 
 Result<void> Store::create(const Launched& launched) {
@@ -97,12 +124,11 @@ Result<void> Store::create(const Launched& launched) {
   // Complete before it has its name, so that a crash leaves no half container.
   const std::string temporary = directory(std::string(kTemporary) + spec.id);
   if (::mkdir(temporary.c_str(), 0700) != 0) return fail_errno("make " + temporary);
-  const std::string text =
-      to_json(launched).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  UMWELT_CHECK(replace_file(temporary + "/state.json", text, 0600, false));
-  if (std::rename(temporary.c_str(), directory(spec.id).c_str()) != 0)
-    return fail_errno("make " + directory(spec.id));
-  return {};
+  auto made = replace_file(temporary + kState, with_room(text_of(launched)), 0600, false);
+  if (made && std::rename(temporary.c_str(), directory(spec.id).c_str()) != 0)
+    made = fail_errno("make " + directory(spec.id));
+  if (!made) (void)remove_tree(temporary);
+  return made;
 }
 
 Result<Launched> Store::update(const std::string& id,
@@ -158,7 +184,14 @@ Result<void> Store::forget(const std::string& id) {
 }
 
 Result<UniqueFd> Store::await(const std::string& id) const {
-  return open_at(AT_FDCWD, directory(id) + kLastState, O_RDONLY | O_CREAT | O_NOFOLLOW, 0600);
+  UniqueFd file = UMWELT_TRY(
+      open_at(AT_FDCWD, directory(id) + kLastState, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  // Space for it, as long as there is some.
+  std::error_code error;
+  const auto size = fs::file_size(directory(id) + kState, error);
+  if (!error)
+    (void)::fallocate(file.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size + kRoom));
+  return file;
 }
 
 bool Store::awaited(const std::string& id) const {
@@ -202,8 +235,9 @@ Result<void> Store::tidy(Launched launched) {
   launched.oom_killed = oom;
   launched.finished_s = ::time(nullptr);
   const bool last = launched.spec.remove || !started;
-  if (!last || awaited(id)) UMWELT_CHECK(write(launched));
-  return last ? erase(id) : Result<void>();
+  if (!last) return write(launched);
+  if (awaited(id)) (void)write(launched);
+  return erase(id);
 }
 
 Result<void> Store::reap() {
@@ -223,10 +257,15 @@ Result<void> Store::reap() {
   for (const auto& entry : fs::directory_iterator(directories_.launched(), error))
     if (entry.path().filename().string().starts_with(kTemporary))
       leftovers.push_back(entry.path().string());
-  for (const std::string& path : leftovers) UMWELT_CHECK(remove_tree(path));
+  // One that can't be tidied is in nobody's way but its own.
+  Result<void> tidied;
+  const auto note = [&](Result<void> done) {
+    if (!done && tidied) tidied = std::move(done);
+  };
+  for (const std::string& path : leftovers) note(remove_tree(path));
   for (Launched& launched : UMWELT_TRY(all()))
-    if (dead(launched)) UMWELT_CHECK(tidy(std::move(launched)));
-  return {};
+    if (dead(launched)) note(tidy(std::move(launched)));
+  return tidied;
 }
 
 bool monitored(const Launched& launched) {

@@ -14,8 +14,9 @@
 
 namespace umwelt::launch {
 
-// <runtime>/launched/ID/state.json, replaced as a whole; changed under one lock between processes
-// (<runtime>/launched/.lock). Every reader sees a complete state.
+// <runtime>/launched/ID/state.json, replaced as a whole, or written over where the filesystem is
+// full; changed under one lock between processes (<runtime>/launched/.lock). Every reader sees a
+// complete state.
 class Store {
  public:
   explicit Store(container::Directories directories);
@@ -47,7 +48,7 @@ class Store {
   // For every container whose processes are gone without having been tidied (kill -9 of the
   // launcher at any moment): kills what is left in its cgroup, removes cgroup, mounts,
   // registration; marks it stopped, or removes it if it was --rm or had not started. Cheap when
-  // nothing is to do.
+  // nothing is to do. The first failure is reported when all have been tried.
   Result<void> reap();
 
  private:
