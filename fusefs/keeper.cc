@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "fusefs/connection.h"
@@ -127,6 +128,7 @@ void Keeper::become_server(Holdings&& extra, const std::string& program) {
   guard_.reset();
   for (const char* name : {"channel", "life"}) holdings_.put(name, extra.take(name));
   if (program.empty()) std::exit(run_server_(options_, std::move(holdings_)));
+  (void)die_with_parent(true);  // maybe it is no umweltd, which would not notice
   const Error error = std::move(holdings_).exec(arguments_for(program, options_.arguments));
   spdlog::error("{}", error.message());
   ::_exit(127);

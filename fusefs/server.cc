@@ -13,6 +13,7 @@
 
 #include <cstdio>
 
+#include "base/child_process.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "fusefs/daemon.h"
@@ -66,6 +67,7 @@ class Server {
 };
 
 Result<void> Server::run() {
+  UMWELT_CHECK(die_with_parent(false));  // the keeper's doing, for an upgrade
   UMWELT_CHECK(hold_until_death(holdings_.take("life")));
   daemon_ = UMWELT_TRY(Daemon::prepare(options_));
   // Fails when the keeper has just died: the loop below sees that.
@@ -125,6 +127,7 @@ Result<bool> Server::next_message() {
   if (!message) return fail(message.error());
   if (*message) return on_message(**message);
   spdlog::warn("the keeper is gone: starting another");
+  upgrade_.refuse("the keeper has died");
   UMWELT_CHECK(store_.hand_over([this](auto kept) { return start_keeper(std::move(kept)); }));
   return true;
 }
