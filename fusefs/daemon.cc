@@ -293,7 +293,8 @@ void Daemon::look_after_containers() {
 }
 
 bool Daemon::is_stuck(std::chrono::milliseconds time) const {
-  return std::any_of(impl_->connections.begin(), impl_->connections.end(),
+  return (impl_->watch && impl_->watch->is_stuck()) ||
+         std::any_of(impl_->connections.begin(), impl_->connections.end(),
                      [&](const auto& it) { return it && it->is_stuck(time); });
 }
 

@@ -22,8 +22,9 @@ class CpuTimeReader {
   // outlive the reader.
   CpuTimeReader(const Directory* cpu, const Directory* cpuacct);
 
-  // `level` is the one that sets the quota (BandwidthLimit::level). Opens what is not open yet.
-  Result<void> refresh(unsigned level);
+  // `level` is the one that sets the quota (BandwidthLimit::level). Takes the files that are there
+  // by now (HeldFile::refresh()).
+  void refresh(unsigned level);
 
   Result<CpuTime> read(std::string& buffer);
 

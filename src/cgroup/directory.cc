@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 
 namespace umwelt::cgroup {
@@ -58,6 +60,7 @@ bool Directory::known_absent(std::string_view file) const {
 }
 
 void Directory::note_absent(std::string_view file, std::string controllers) const {
+  if (file.ends_with(".pressure")) return;  // comes and goes with cgroup.pressure
   const std::lock_guard lock(absent_mutex_);
   if (absent_with_ != controllers) absent_.clear();
   absent_with_ = std::move(controllers);
@@ -76,6 +79,40 @@ Result<UniqueFd> Directory::open_file(unsigned level, std::string_view file) con
     note_absent(file, std::move(with));
   }
   return UniqueFd();
+}
+
+UniqueFd Directory::take(unsigned level, std::string_view file) const {
+  Name name(level, file);
+  const std::lock_guard lock(wanted_mutex_);
+  if (const auto found = opened_.find(name); found != opened_.end()) {
+    UniqueFd fd = std::move(found->second);
+    opened_.erase(found);
+    looked_for_.erase(name);  // another may want it, too
+    return fd;
+  }
+  wanted_.insert(std::move(name));
+  return {};
+}
+
+Result<void> Directory::open_wanted() const {
+  std::set<Name> names;
+  {
+    const std::lock_guard lock(wanted_mutex_);
+    names.swap(wanted_);
+    looked_for_ = names;
+    opened_.clear();
+  }
+  for (const Name& name : names) {
+    UniqueFd fd = UMWELT_TRY(open_file(name.first, name.second));
+    const std::lock_guard lock(wanted_mutex_);
+    if (fd) opened_[name] = std::move(fd);
+  }
+  return {};
+}
+
+bool Directory::wants_more() const {
+  const std::lock_guard lock(wanted_mutex_);
+  return !std::includes(looked_for_.begin(), looked_for_.end(), wanted_.begin(), wanted_.end());
 }
 
 Result<std::optional<std::string_view>> Directory::read(unsigned level, std::string_view file,
@@ -111,23 +148,20 @@ Result<void> Directory::check_alive(std::string& buffer) const {
 HeldFile::HeldFile(const Directory* directory, unsigned level, std::string name)
     : directory_(directory), level_(level), name_(std::move(name)) {}
 
-Result<void> HeldFile::refresh() {
-  if (directory_ && !fd_) fd_ = UMWELT_TRY(directory_->open_file(level_, name_));
-  return {};
+void HeldFile::refresh() {
+  if (directory_ && !fd_) fd_ = directory_->take(level_, name_);
 }
 
 Result<std::optional<std::string_view>> HeldFile::read(std::string& buffer) {
   if (!fd_) return std::optional<std::string_view>();
-  for (int attempt = 0;; ++attempt) {
-    auto text = pread_record(fd_.get(), buffer);
-    if (text) return std::optional<std::string_view>(*text);
-    if (text.error().code != ENODEV || attempt > 0) return fail(text.error().code, "read " + name_);
-    // Either the cgroup is gone, or on v2 its controller was disabled, maybe enabled again.
-    UMWELT_CHECK(directory_->check_alive(buffer));
-    fd_.reset();
-    UMWELT_CHECK(refresh());
-    if (!fd_) return std::optional<std::string_view>();
-  }
+  auto text = pread_record(fd_.get(), buffer);
+  if (text) return std::optional<std::string_view>(*text);
+  if (text.error().code != ENODEV) return fail(text.error().code, "read " + name_);
+  // Either the cgroup is gone, or on v2 its controller was disabled, maybe enabled again.
+  UMWELT_CHECK(directory_->check_alive(buffer));
+  fd_.reset();
+  refresh();
+  return std::optional<std::string_view>();
 }
 
 }  // namespace umwelt::cgroup

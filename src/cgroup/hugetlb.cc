@@ -57,16 +57,15 @@ HeldFile HugetlbReader::open(std::uint64_t page_bytes, unsigned level) const {
   return HeldFile(directory_, level, hugetlb_file(page_bytes, true, directory_->v2()));
 }
 
-Result<void> HugetlbReader::refresh(const std::vector<unsigned>& levels) {
+void HugetlbReader::refresh(const std::vector<unsigned>& levels) {
   for (std::size_t i = 0; i < usage_.size(); ++i) {
     Usage& usage = usage_[i];
     if (levels[i] != usage.level) {
       usage.level = levels[i];
       usage.file = open(usage.page_bytes, usage.level);
     }
-    UMWELT_CHECK(usage.file.refresh());
+    usage.file.refresh();
   }
-  return {};
 }
 
 Result<std::vector<HugetlbUsage>> HugetlbReader::read(std::string& buffer) {

@@ -33,8 +33,9 @@ class HugetlbReader {
   // `directory` outlives the reader.
   HugetlbReader(const Directory* directory, const std::vector<std::uint64_t>& page_sizes);
 
-  // Opens what is not open yet. `levels`: of read_hugetlb_limits().
-  Result<void> refresh(const std::vector<unsigned>& levels);
+  // Takes the files that are there by now (HeldFile::refresh()). `levels`: of
+  // read_hugetlb_limits().
+  void refresh(const std::vector<unsigned>& levels);
 
   Result<std::vector<HugetlbUsage>> read(std::string& buffer);
 

@@ -14,9 +14,8 @@ IoReader::IoReader(const Directory* directory) : v2_(directory->v2()) {
   }
 }
 
-Result<void> IoReader::refresh() {
-  for (HeldFile* file : {&stat_, &bytes_, &serviced_}) UMWELT_CHECK(file->refresh());
-  return {};
+void IoReader::refresh() {
+  for (HeldFile* file : {&stat_, &bytes_, &serviced_}) file->refresh();
 }
 
 Result<std::vector<DeviceIo>> IoReader::read(std::string& buffer) {

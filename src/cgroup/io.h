@@ -22,8 +22,8 @@ class IoReader {
   // `directory` outlives the reader.
   explicit IoReader(const Directory* directory);
 
-  // Opens what is not open yet.
-  Result<void> refresh();
+  // Takes the files that are there by now (HeldFile::refresh()).
+  void refresh();
 
   // Ascending by device; only devices that were used.
   Result<std::vector<DeviceIo>> read(std::string& buffer);

@@ -46,8 +46,8 @@ MemoryReader::MemoryReader(const Directory* directory)
       swap_or_kernel_(directory, 0,
                       directory->v2() ? "memory.swap.current" : "memory.kmem.usage_in_bytes") {}
 
-Result<void> MemoryReader::refresh(const MemoryLimit& limit) {
-  for (HeldFile* file : {&usage_, &stat_, &swap_or_kernel_}) UMWELT_CHECK(file->refresh());
+void MemoryReader::refresh(const MemoryLimit& limit) {
+  for (HeldFile* file : {&usage_, &stat_, &swap_or_kernel_}) file->refresh();
   if (limit.level != limit_level_) {
     limit_level_ = limit.level;
     limit_usage_ = HeldFile();
@@ -65,9 +65,9 @@ Result<void> MemoryReader::refresh(const MemoryLimit& limit) {
     const char* swap = directory_->v2() ? "memory.swap.current" : "memory.stat";
     if (swap_level_ > 0) limit_swap_ = HeldFile(directory_, swap_level_, swap);
   }
-  UMWELT_CHECK(limit_usage_.refresh());
-  UMWELT_CHECK(limit_swap_.refresh());
-  return limit_stat_.refresh();
+  limit_usage_.refresh();
+  limit_swap_.refresh();
+  limit_stat_.refresh();
 }
 
 Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {

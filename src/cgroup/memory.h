@@ -20,7 +20,7 @@ class MemoryReader {
   explicit MemoryReader(const Directory* directory);
 
   // Opens what is not open yet, and what tells the use of the levels that set the limits.
-  Result<void> refresh(const MemoryLimit& limit);
+  void refresh(const MemoryLimit& limit);
 
   // Where there is no memory controller, every value is 0. `swap` asks for swap_usage_bytes.
   Result<Memory> read(bool swap, std::string& buffer);

@@ -24,9 +24,8 @@ PressureReader::PressureReader(const Directory* directory)
       io_(directory, 0, "io.pressure"),
       irq_(directory, 0, "irq.pressure") {}
 
-Result<void> PressureReader::refresh() {
-  for (HeldFile* file : {&cpu_, &memory_, &io_, &irq_}) UMWELT_CHECK(file->refresh());
-  return {};
+void PressureReader::refresh() {
+  for (HeldFile* file : {&cpu_, &memory_, &io_, &irq_}) file->refresh();
 }
 
 Result<Pressure> PressureReader::read(std::string& buffer) {

@@ -17,8 +17,8 @@ class PressureReader {
   // `directory` is of cgroup2 and outlives the reader.
   explicit PressureReader(const Directory* directory);
 
-  // Opens what is not open yet.
-  Result<void> refresh();
+  // Takes the files that are there by now (HeldFile::refresh()).
+  void refresh();
 
   Result<Pressure> read(std::string& buffer);
 

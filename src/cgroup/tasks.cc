@@ -169,7 +169,7 @@ TasksReader::TasksReader(TasksReader&&) noexcept = default;
 TasksReader& TasksReader::operator=(TasksReader&&) noexcept = default;
 TasksReader::~TasksReader() = default;
 
-Result<void> TasksReader::refresh() { return pids_current_.refresh(); }
+void TasksReader::refresh() { pids_current_.refresh(); }
 
 // The lock of a directory may be held for ever, by who lists it: then what was counted last counts.
 Result<void> TasksReader::count_below(Counted& counted) {

@@ -26,8 +26,8 @@ class TasksReader {
   TasksReader& operator=(TasksReader&&) noexcept;
   ~TasksReader();
 
-  // Opens what is not open yet.
-  Result<void> refresh();
+  // Takes the files that are there by now (HeldFile::refresh()).
+  void refresh();
 
   Result<Tasks> read(std::string& buffer);
 

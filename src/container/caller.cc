@@ -255,7 +255,7 @@ Result<Described> describe_caller(pid_t pid, const Namespaces& namespaces, const
   const bool shares_pids = namespaces.pid == own.pid;
   if (at_a_root(record.cgroup_paths))
     ticks = 0;
-  else if (shares_pids && cgroup_namespace)
+  else if (shares_pids)
     ticks = oldest_starttime(record.cgroup_paths, hierarchies);
   else if (init)
     ticks = record.init_starttime = UMWELT_TRY(read_starttime(*init));

@@ -61,6 +61,11 @@ CallerCache::ContainerPtr CallerCache::on_demand(std::string_view cgroup_text,
   return nullptr;
 }
 
+CallerCache::ContainerPtr CallerCache::last_answer(std::string_view cgroup_text,
+                                                   const Namespaces& namespaces) const {
+  return on_demand(cgroup_text, namespaces, 0);
+}
+
 CallerCache::ContainerPtr CallerCache::find(const Record& record) const {
   const auto found = containers_.find(key_of(record));
   return found == containers_.end() || found->second->gone() ? nullptr : found->second;
@@ -92,8 +97,7 @@ void CallerCache::remember(const std::string& cgroup_text, const Namespaces& nam
 void CallerCache::insert(const ContainerPtr& container) {
   const Key key = key_of(container->record());
   if (!containers_.contains(key)) {
-    const auto begin = containers_.lower_bound({key.first, 0});
-    const auto end = containers_.upper_bound({key.first, ~std::uint64_t{0}});
+    const auto [begin, end] = cgroup_range(containers_, key);
     if (static_cast<std::size_t>(std::distance(begin, end)) >= kMaxOfOneCgroup)
       drop_oldest(begin, end);
     else if (containers_.size() >= max_containers_)
@@ -115,6 +119,13 @@ void CallerCache::drop_oldest(Containers::iterator begin, Containers::iterator e
   });
   keep_or_drop(*oldest->second);
   containers_.erase(oldest);
+}
+
+void CallerCache::forget_oldest(KeptContainers::iterator begin, KeptContainers::iterator end) {
+  const auto oldest = std::min_element(
+      begin, end, [](const auto& a, const auto& b) { return a.second.used_ns < b.second.used_ns; });
+  dropped_.push_back(std::move(oldest->second.history));
+  kept_.erase(oldest);
 }
 
 void CallerCache::clear() {
@@ -143,14 +154,15 @@ std::optional<Kept> CallerCache::find_any_kept(const cgroup::Paths& paths) const
 void CallerCache::keep(Kept kept) {
   // It was shown nothing that a later one could contradict.
   if (kept.used_ns == 0) return dropped_.push_back(std::move(kept.history));
-  if (kept_.size() >= kMaxKept) {
-    const auto oldest = std::min_element(
-        kept_.begin(), kept_.end(),
-        [](const auto& a, const auto& b) { return a.second.used_ns < b.second.used_ns; });
-    dropped_.push_back(std::move(oldest->second.history));
-    kept_.erase(oldest);
+  const Key key = key_of(kept.record);
+  if (!kept_.contains(key)) {
+    const auto [begin, end] = cgroup_range(kept_, key);
+    if (static_cast<std::size_t>(std::distance(begin, end)) >= kMaxOfOneCgroup)
+      forget_oldest(begin, end);
+    else if (kept_.size() >= kMaxKept)
+      forget_oldest(kept_.begin(), kept_.end());
   }
-  Kept& place = kept_[key_of(kept.record)];
+  Kept& place = kept_[key];
   if (!place.history.empty()) dropped_.push_back(std::move(place.history));
   place = std::move(kept);
 }
@@ -164,7 +176,7 @@ void CallerCache::sweep(std::uint64_t now_ns) {
   });
   for (auto& [text, known] : texts_)
     std::erase_if(known.answers, [&](const Answer& answer) {
-      return saturating_sub(now_ns, answer.given_ns) >= kAnswerAge;
+      return saturating_sub(now_ns, answer.given_ns) >= kIdle;
     });
   std::erase_if(texts_, [](const auto& entry) {
     return !entry.second.registered && entry.second.answers.empty();

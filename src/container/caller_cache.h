@@ -41,6 +41,8 @@ class CallerCache {
   ContainerPtr registered(std::string_view cgroup_text) const;
   ContainerPtr on_demand(std::string_view cgroup_text, const Namespaces& namespaces,
                          std::uint64_t now_ns) const;
+  // The same, however old.
+  ContainerPtr last_answer(std::string_view cgroup_text, const Namespaces& namespaces) const;
   // Made on demand before, for a caller of the same cgroups and the same pid namespace.
   ContainerPtr find(const Record& record) const;
   // Of the same cgroups, whatever the pid namespace: for who has an init that can't be told.
@@ -92,13 +94,21 @@ class CallerCache {
   Known& known(const std::string& cgroup_text);
   void keep_or_drop(const Container& container);
 
+  // Of the same cgroups.
+  template <class Map>
+  static auto cgroup_range(Map& map, const Key& key) {
+    return std::pair(map.lower_bound({key.first, 0}),
+                     map.upper_bound({key.first, ~std::uint64_t{0}}));
+  }
   using Containers = std::map<Key, ContainerPtr>;
+  using KeptContainers = std::map<Key, Kept>;
   void drop_oldest(Containers::iterator begin, Containers::iterator end);
+  void forget_oldest(KeptContainers::iterator begin, KeptContainers::iterator end);
 
   const std::size_t max_containers_;
   std::unordered_map<std::string, Known, Hash, std::equal_to<>> texts_;
   Containers containers_;
-  std::map<Key, Kept> kept_;
+  KeptContainers kept_;
   std::vector<std::string> dropped_;
 };
 

@@ -81,6 +81,8 @@ bool within(std::uint64_t then, std::uint64_t now, std::uint64_t interval) {
   return then != 0 && saturating_sub(now, then) < interval;
 }
 
+bool is_late(const Error& error) { return error.code == ETIMEDOUT || error.code == EAGAIN; }
+
 // Whether there is memory on other nodes; then what these have is needed.
 bool is_restricted(const CpuSet& mems, const host::Cpus& host) {
   for (const host::Node& node : host.nodes)
@@ -142,6 +144,8 @@ Error Container::kernel_error(const Error& error) {
     gone_.store(true, std::memory_order_relaxed);
     return {ENODEV, "the cgroup of container \"" + record_.id + "\" (" + error.text + ")"};
   }
+  if (is_late(error))
+    return {ETIMEDOUT, "container \"" + record_.id + "\" keeps its cgroup's directory locked"};
   return {EIO, "container \"" + record_.id + "\": " + error.message()};
 }
 
@@ -162,8 +166,10 @@ Result<view::Resources> Container::resources(unsigned needs) {
 
   const bool settles =
       limits_age_ns_ != kUntilRefresh && saturating_sub(now, opened_ns_) < kSettlingTime;
-  if (settles || saturating_sub(now, limits_read_ns_) > limits_age_ns_)
-    UMWELT_CHECK(read_limits(facts->cpus, now));
+  if (settles || saturating_sub(now, limits_read_ns_) > limits_age_ns_) {
+    const auto read = read_limits(facts->cpus, now);
+    if (!read && !is_late(read.error())) return fail(read.error());
+  }
   if ((needs & view::kNeedMemory) != 0 && is_restricted(limits_.mems, *facts->cpus)) {
     auto nodes = host_->read(host::kNodeMeminfo);
     if (!nodes) return fail(EIO, nodes.error().message());
@@ -259,6 +265,7 @@ std::int64_t Container::start_by_clock() const {
 Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpus,
                                     std::uint64_t now) {
   auto limits = cgroup_.read_limits(cpus->online);
+  limits_read_ns_ = now;
   if (!limits) return fail(kernel_error(limits.error()));
   const std::int64_t start_s = start_by_clock();
   const bool same = *limits == limits_ && cpus == cpus_ && start_s == identity_.start_realtime_s;
@@ -272,7 +279,6 @@ Result<bool> Container::read_limits(const std::shared_ptr<const host::Cpus>& cpu
   limits_ = std::move(*limits);
   cpus_ = cpus;
   identity_.start_realtime_s = start_s;
-  limits_read_ns_ = now;
   if (same) return false;
   generation_.fetch_add(1, std::memory_order_acq_rel);
   return true;
@@ -299,17 +305,17 @@ Result<bool> Container::changed_unannounced() {
   return *changed || facts->cpus != cpus_ || start_by_clock() != identity_.start_realtime_s;
 }
 
-std::vector<std::string> Container::limit_files() const {
+Result<std::vector<std::string>> Container::limit_files() {
   std::lock_guard lock(mutex_);
   return cgroup_.limit_files();
 }
 
-std::vector<cgroup::KernelValue> Container::origin_of(const std::string& name) const {
+std::vector<cgroup::KernelValue> Container::origin_of(const std::string& name) {
   std::lock_guard lock(mutex_);
-  return cgroup_.origin_of(name);
+  return cgroup_.origin_of(name).value_or(std::vector<cgroup::KernelValue>());
 }
 
-Result<UniqueFd> Container::open_pressure(const std::string& resource) const {
+Result<UniqueFd> Container::open_pressure(const std::string& resource) {
   if (!identity_.limited) return open_at(AT_FDCWD, "/proc/pressure/" + resource, O_RDWR);
   std::lock_guard lock(mutex_);
   return cgroup_.open_pressure(resource);

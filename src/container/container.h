@@ -50,6 +50,9 @@ class Container {
   // Running tasks are counted at most once a second.
   Result<view::Resources> resources(unsigned needs);
 
+  // ETIMEDOUT, here and below: the container keeps a directory of its cgroup locked (Reader), and
+  // all is as before.
+  //
   // Reads the limits again; true when they, or the host's CPUs, changed what is shown. Then the
   // generation has been raised and `changed` called, before any refresh() of this container that
   // waits for this one returns. `changed` may read, but not refresh, the container.
@@ -59,14 +62,14 @@ class Container {
   Result<bool> changed_unannounced();
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
-  std::vector<std::string> limit_files() const;
+  Result<std::vector<std::string>> limit_files();  // ETIMEDOUT
 
   // For people: the files behind a value of the cgroup (cgroup/origin.h).
-  std::vector<cgroup::KernelValue> origin_of(const std::string& name) const;
+  std::vector<cgroup::KernelValue> origin_of(const std::string& name);
 
   // A pressure file ("cpu", "memory", "io", "irq") opened for reading and writing, for a trigger.
-  // ENOENT where there is none; ENODEV when the cgroup is gone.
-  Result<UniqueFd> open_pressure(const std::string& resource) const;
+  // ENOENT where there is none; ENODEV when the cgroup is gone; ETIMEDOUT.
+  Result<UniqueFd> open_pressure(const std::string& resource);
 
   // True once a read found the cgroup removed: it never comes back.
   bool gone() const { return gone_.load(std::memory_order_relaxed); }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,9 @@ constexpr const char* kNextNumberFile = "/next-number";
 constexpr const char* kViewsSuffix = ".views";  // launch/attach.h
 // Numbers are reserved on disk in blocks, so that most containers cost no write for theirs.
 constexpr std::uint64_t kNumberBlock = 64;
+// For files in a directory that a container may keep locked. At a start all others wait.
+constexpr std::chrono::milliseconds kRegistrationPatience{5000}, kLoadingPatience{2000},
+    kLatePatience{100};
 
 std::string describe(const Record& record) { return "container \"" + record.id + "\""; }
 
@@ -50,6 +54,14 @@ Result<void> complete(Record& record) {
   if (record.start_realtime_s == 0)
     record.start_realtime_s = boottime_to_realtime_s(record.start_boottime_ns);
   return {};
+}
+
+Result<Record> read_living(const std::filesystem::path& file) {
+  Record record = UMWELT_TRY(read_record(file));
+  if (record.number == 0 || file.stem() != record.id)
+    return fail(EINVAL, "the record is not of this file");
+  if (!init_lives(record)) return fail(ESRCH, "its init process");
+  return record;
 }
 
 }  // namespace
@@ -94,44 +106,89 @@ Result<unsigned> Registry::load() {
   UMWELT_CHECK(make_directories(callers_dir_));
   const auto next = read_file(records_dir_ + kNextNumberFile);
 
-  std::vector<ContainerPtr> loaded;
+  std::vector<Record> records;
   std::error_code code;
   for (const auto& entry : std::filesystem::directory_iterator(records_dir_, code)) {
-    const std::string file = entry.path().string();
     if (entry.path().extension() != kRecordSuffix) continue;
-    auto container = load_record(file);
-    if (container) {
-      loaded.push_back(std::move(*container));
+    auto record = read_living(entry.path());
+    if (record) {
+      records.push_back(std::move(*record));
     } else {
-      spdlog::info("record {} dropped: {}", file, container.error().message());
-      HistoryFile::remove(beside(file, kHistorySuffix));
-      for (const char* suffix : {kViewsSuffix, kRecordSuffix})
-        ::unlink(beside(file, suffix).c_str());
+      spdlog::info("record {} dropped: {}", entry.path().native(), record.error().message());
+      remove_files(entry.path().stem());
     }
   }
   if (code) return fail(code.value(), "list " + records_dir_);
   {
     const std::lock_guard lock(change_mutex_);
     if (next) reserved_numbers_ = next_number_ = parse_u64(trim(*next)).value_or(1);
-    for (const ContainerPtr& container : loaded)
-      next_number_ = std::max(next_number_, container->record().number + 1);
+    for (const Record& record : records) {
+      next_number_ = std::max(next_number_, record.number + 1);
+      late_.emplace(record.id, std::make_shared<Apart>());
+    }
   }
-  for (const ContainerPtr& container : loaded) {
-    const Turn turn(*this, container->record().id);
-    insert(container);
+  unsigned loaded = 0;
+  Apart::Clock::duration patience = kLoadingPatience;
+  for (const Record& record : records) {
+    if (UMWELT_TRY(load_late(record.id, patience)))
+      ++loaded;
+    else
+      patience = kLatePatience;
   }
   load_callers();
-  return static_cast<unsigned>(loaded.size());
+  return loaded;
 }
 
-Result<ContainerPtr> Registry::load_record(const std::string& file) {
-  Record record = UMWELT_TRY(read_record(file));
-  if (record.number == 0 || records_dir_ + "/" + record.id + kRecordSuffix != file)
-    return fail(EINVAL, "the record is not of this file");
-  if (!init_lives(record)) return fail(ESRCH, "its init process");
-  ContainerPtr container = UMWELT_TRY(Container::open(std::move(record), hierarchies_, host_));
+// Whether it is there now.
+Result<bool> Registry::load_late(const std::string& id, Apart::Clock::duration patience) {
+  const Turn turn(*this, id);
+  std::shared_ptr<Apart> apart;
+  {
+    const std::lock_guard lock(change_mutex_);
+    const auto late = late_.find(id);
+    if (late == late_.end()) return false;  // removed, or made anew, since then
+    apart = late->second;
+  }
+  const std::string file = records_dir_ + "/" + id + kRecordSuffix;
+  auto record = read_living(file);
+  auto container = record ? open_recorded(*record, *apart, patience) : fail(record.error());
+  if (!container && container.error().code == ETIMEDOUT) return false;
+  {
+    const std::lock_guard lock(change_mutex_);
+    late_.erase(id);
+  }
+  if (container) {
+    insert(*container);
+    return true;
+  }
+  spdlog::info("record {} dropped: {}", file, container.error().message());
+  remove_files(id);
+  return false;
+}
+
+void Registry::load_late() {
+  std::vector<std::string> ids;
+  {
+    const std::lock_guard lock(change_mutex_);
+    for (const auto& [id, apart] : late_)
+      if (!apart->busy()) ids.push_back(id);
+  }
+  for (const std::string& id : ids) (void)load_late(id, kLatePatience);
+}
+
+Result<ContainerPtr> Registry::open_recorded(const Record& record, Apart& apart,
+                                             Apart::Clock::duration patience) {
+  Container::Opened opened = UMWELT_TRY(open_cgroup(record.cgroup_paths, apart, patience));
+  ContainerPtr container =
+      UMWELT_TRY(Container::make(record, std::move(opened), host_, Container::kUntilRefresh));
   container->keep_history_in(path_of(*container, kHistorySuffix));
   return container;
+}
+
+void Registry::remove_files(const std::string& id) {
+  const std::string file = records_dir_ + "/" + id;
+  HistoryFile::remove(file + kHistorySuffix);
+  for (const char* suffix : {kViewsSuffix, kRecordSuffix}) ::unlink((file + suffix).c_str());
 }
 
 std::string Registry::path_of(const Container& container, const char* suffix) const {
@@ -163,17 +220,20 @@ Result<ContainerPtr> Registry::add(Record record) {
     erase(present);
   }
   record.number = UMWELT_TRY(take_number());
-  auto opened = Container::open(record, hierarchies_, host_);
-  if (!opened && opened.error().code == EMFILE) {
-    make_room();
-    opened = Container::open(record, hierarchies_, host_);
-  }
-  ContainerPtr container = UMWELT_TRY(std::move(opened));
+  Apart apart;
+  Container::Opened opened =
+      UMWELT_TRY(open_cgroup(record.cgroup_paths, apart, kRegistrationPatience));
+  const ContainerPtr container = UMWELT_TRY(
+      Container::make(std::move(record), std::move(opened), host_, Container::kUntilRefresh));
   std::string text;
   try {
     text = to_json(container->record()).dump(2);
   } catch (const nlohmann::json::exception&) {
     return fail(EINVAL, describe(container->record()) + " has a name or cgroup that is not UTF-8");
+  }
+  {
+    const std::lock_guard lock(change_mutex_);
+    late_.erase(container->record().id);
   }
   HistoryFile::remove(path_of(*container, kHistorySuffix));
   UMWELT_CHECK(write_state(path_of(*container, kRecordSuffix), text + "\n"));
@@ -204,9 +264,7 @@ bool Registry::erase(const ContainerPtr& container) {
     by_number_.erase(container->record().number);
     callers_->forget_callers();
   }
-  ::unlink(path_of(*container, kRecordSuffix).c_str());
-  HistoryFile::remove(path_of(*container, kHistorySuffix));
-  ::unlink(path_of(*container, kViewsSuffix).c_str());
+  remove_files(container->record().id);
   for (const Observer& observer : observers_)
     if (observer.removed) observer.removed(container);
   return true;
@@ -214,9 +272,15 @@ bool Registry::erase(const ContainerPtr& container) {
 
 Result<void> Registry::remove(const std::string& id) {
   const Turn turn(*this, id);
-  const ContainerPtr container = find(id);
-  if (!container) return fail(ENOENT, "container \"" + id + "\"");
-  erase(container);
+  if (const ContainerPtr container = find(id)) {
+    erase(container);
+    return {};
+  }
+  {
+    const std::lock_guard lock(change_mutex_);
+    if (late_.erase(id) == 0) return fail(ENOENT, "container \"" + id + "\"");
+  }
+  remove_files(id);
   return {};
 }
 
@@ -250,13 +314,16 @@ bool Registry::is_empty() const {
   return by_number_.empty();
 }
 
-// The innermost, where registered containers are nested. mutex_ is held.
+// The innermost, where registered containers are nested; the first of several in the same cgroups.
+// mutex_ is held.
 ContainerPtr Registry::registered_for(const cgroup::Paths& paths) const {
   ContainerPtr best;
   for (const auto& [number, container] : by_number_) {
     const cgroup::Paths& candidate = container->record().cgroup_paths;
     if (container->gone() || !contains(candidate, paths)) continue;
-    if (!best || contains(best->record().cgroup_paths, candidate)) best = container;
+    if (!best || (candidate != best->record().cgroup_paths &&
+                  contains(best->record().cgroup_paths, candidate)))
+      best = container;
   }
   return best;
 }

@@ -42,8 +42,10 @@ class Registry {
   void observe(Observer observer);
 
   // Reads the records back and drops those whose init process or cgroup is gone. Returns how many
-  // were taken over. Creates `records_dir`.
+  // were taken over. Creates `records_dir`. A container that keeps a directory of its cgroup locked
+  // holds nobody up: it is there after the load_late() for which it no longer does.
   Result<unsigned> load();
+  void load_late();
 
   // Fills in what the record leaves out and the process tells: starttime, cgroups, start. The same
   // id with the same init gives the container that is there. EEXIST when the id is taken by another
@@ -77,13 +79,23 @@ class Registry {
 
   Result<std::uint64_t> take_number();
   std::string path_of(const Container& container, const char* suffix) const;
-  Result<ContainerPtr> load_record(const std::string& file);
+  Result<bool> load_late(const std::string& id, Apart::Clock::duration patience);
+  Result<ContainerPtr> open_recorded(const Record& record, Apart& apart,
+                                     Apart::Clock::duration patience);
+  void remove_files(const std::string& id);
   void insert(const ContainerPtr& container);
   bool erase(const ContainerPtr& container);
   ContainerPtr registered_for(const cgroup::Paths& paths) const;
-  Result<std::shared_ptr<Apart>> opening(const std::string& caller);
-  Result<Container::Opened> open_cgroup(const cgroup::Paths& paths, Apart& apart);
-  Result<ContainerPtr> make_on_demand(Described caller, Apart& apart);
+  struct Opening {
+    std::shared_ptr<Apart> apart;
+    Apart::Clock::duration patience{};
+  };
+  Result<Opening> opening(const std::string& cgroup_text);
+  Result<Container::Opened> open_cgroup(const cgroup::Paths& paths, Apart& apart,
+                                        Apart::Clock::duration patience);
+  Result<ContainerPtr> open_on_demand(pid_t pid, const std::string& cgroup_text,
+                                      const Namespaces& namespaces, const cgroup::Paths& paths);
+  Result<ContainerPtr> make_on_demand(Described caller, const Opening& opening);
   void make_room();
   void load_callers();
   Result<Kept> load_caller(const std::string& file);
@@ -101,7 +113,8 @@ class Registry {
   // have to wait for something that a container holds.
   std::mutex change_mutex_;
   std::uint64_t next_number_ = 1, reserved_numbers_ = 1;
-  std::set<std::string> changing_;  // ids that a Turn has
+  std::set<std::string> changing_;                      // ids that a Turn has
+  std::map<std::string, std::shared_ptr<Apart>> late_;  // ids whose cgroup is still being opened
   std::condition_variable turn_over_;
 
   mutable std::shared_mutex mutex_;  // guards everything below; no I/O under it
@@ -110,7 +123,7 @@ class Registry {
   std::unique_ptr<CallerCache> callers_;
 
   std::mutex openings_mutex_;                               // guards what follows
-  std::map<std::string, std::shared_ptr<Apart>> openings_;  // of cgroups, by who called
+  std::map<std::string, std::shared_ptr<Apart>> openings_;  // of cgroups, by /proc/PID/cgroup
 };
 
 }  // namespace umwelt::container

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The registry's containers that nobody registered: made for who asks.
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -107,31 +106,44 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
       return container;
     }
   }
-  const auto apart =
-      UMWELT_TRY(opening(fmt::format("{} {} {}", namespaces.pid, namespaces.cgroup, cgroup_text)));
-  Described caller = UMWELT_TRY(apart->run<Described>(
-      kOpeningPatience, [=, own = own_, hierarchies = hierarchies_]() -> Result<Described> {
-        return describe_caller(pid, namespaces, own, paths, hierarchies);
-      }));
-  ContainerPtr container = UMWELT_TRY(make_on_demand(std::move(caller), *apart));
+  auto container = open_on_demand(pid, cgroup_text, namespaces, paths);
   std::unique_lock lock(mutex_);
   // A registration since then comes first, at the next look-up too.
   if (ContainerPtr registered = registered_for(paths)) return registered;
-  callers_->remember(cgroup_text, namespaces, container, now);
+  if (!container && (container.error().code == ETIMEDOUT || container.error().code == EAGAIN)) {
+    // An answer is out of date long before it is wrong.
+    if (ContainerPtr last = callers_->last_answer(cgroup_text, namespaces)) return last;
+  }
+  if (container) callers_->remember(cgroup_text, namespaces, *container, now);
   return container;
 }
 
 // What looks for files in directories of a container, which may have them locked, is done apart.
-Result<std::shared_ptr<Apart>> Registry::opening(const std::string& caller) {
+Result<ContainerPtr> Registry::open_on_demand(pid_t pid, const std::string& cgroup_text,
+                                              const Namespaces& namespaces,
+                                              const cgroup::Paths& paths) {
+  const Opening opened = UMWELT_TRY(opening(cgroup_text));
+  Described caller = UMWELT_TRY(opened.apart->run<Described>(
+      opened.patience, [=, own = own_, hierarchies = hierarchies_]() -> Result<Described> {
+        return describe_caller(pid, namespaces, own, paths, hierarchies);
+      }));
+  return make_on_demand(std::move(caller), opened);
+}
+
+// One at a time for a cgroup; and the more of them wait, the less another one does, which holds up
+// a thread that answers.
+Result<Registry::Opening> Registry::opening(const std::string& cgroup_text) {
   const std::lock_guard lock(openings_mutex_);
   std::erase_if(openings_, [](const auto& entry) {
     return entry.second.use_count() == 1 && !entry.second->busy();
   });
-  const auto known = openings_.find(caller);
-  if (known != openings_.end()) return known->second;
+  const auto waiting = static_cast<long>(openings_.size());
+  const auto known = openings_.find(cgroup_text);
+  if (known != openings_.end()) return Opening{known->second, kOpeningPatience / waiting};
   if (openings_.size() >= kMaxOpenings)
     return fail(EAGAIN, "the cgroups of too many others can't be opened");
-  return openings_[caller] = std::make_shared<Apart>();
+  const auto apart = openings_[cgroup_text] = std::make_shared<Apart>();
+  return Opening{apart, kOpeningPatience / (waiting + 1)};
 }
 
 // Of the descriptors of on-demand containers.
@@ -143,11 +155,11 @@ void Registry::make_room() {
   remove_dropped();
 }
 
-Result<Container::Opened> Registry::open_cgroup(const cgroup::Paths& paths, Apart& apart) {
+Result<Container::Opened> Registry::open_cgroup(const cgroup::Paths& paths, Apart& apart,
+                                                Apart::Clock::duration patience) {
   const auto open = [&] {
     return apart.run<Container::Opened>(
-        kOpeningPatience,
-        [paths, hierarchies = hierarchies_, host = host_]() -> Result<Container::Opened> {
+        patience, [paths, hierarchies = hierarchies_, host = host_]() -> Result<Container::Opened> {
           return Container::open_cgroup(paths, hierarchies, *host);
         });
   };
@@ -157,7 +169,7 @@ Result<Container::Opened> Registry::open_cgroup(const cgroup::Paths& paths, Apar
   return open();
 }
 
-Result<ContainerPtr> Registry::make_on_demand(Described caller, Apart& apart) {
+Result<ContainerPtr> Registry::make_on_demand(Described caller, const Opening& opening) {
   Record& record = caller.record;
   std::optional<Kept> kept;
   {
@@ -169,7 +181,8 @@ Result<ContainerPtr> Registry::make_on_demand(Described caller, Apart& apart) {
       kept = callers_->find_any_kept(record.cgroup_paths);
     }
   }
-  Container::Opened opened = UMWELT_TRY(open_cgroup(record.cgroup_paths, apart));
+  Container::Opened opened =
+      UMWELT_TRY(open_cgroup(record.cgroup_paths, *opening.apart, opening.patience));
   // The record of one that is kept has the inode: it is not of another cgroup of that name.
   const bool goes_on = kept && kept->record.cgroup_inode == opened.reader.inode();
   ContainerPtr made =

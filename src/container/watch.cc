@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/parse.h"
 #include "base/unique_fd.h"
 
 namespace umwelt::container {
@@ -34,6 +35,7 @@ using ContainerPtr = Registry::ContainerPtr;
 constexpr std::size_t kLookedAtPerTick = 8;
 constexpr std::size_t kReconciledPerTick = 1;
 constexpr unsigned kTicksBetweenSweeps = 10;
+constexpr std::uint64_t kStuckAfter = 30'000'000'000U;
 // The kernel updates effective cpusets after the uevent, in a work queue.
 constexpr unsigned kTicksAfterHotplug = 2;
 constexpr std::uint32_t kLimitEvents = IN_MODIFY | IN_DELETE_SELF | IN_MOVE_SELF;
@@ -43,10 +45,10 @@ enum Key : std::uint64_t { kWake, kTimer, kInotify, kUevents, kFirstPidFd };
 
 struct Entry {
   ContainerPtr container;
-  UniqueFd init;          // pidfd; none for a container without an init process
-  std::set<int> watches;  // inotify watch descriptors
-  std::size_t files = 0;  // limit files at the last look
-  bool lost_watches = false;
+  UniqueFd init;             // pidfd; none for a container without an init process
+  std::set<int> watches;     // inotify watch descriptors
+  std::size_t files = 0;     // limit files at the last look
+  bool lost_watches = true;  // or has none yet
 };
 
 // A uevent is "ACTION@DEVPATH" and KEY=VALUE strings, each ended by a zero byte.
@@ -120,6 +122,8 @@ struct Watch::Impl {
   std::set<std::uint64_t> exited;                            // whose init process is dead
   bool watches_full = false;
   bool freed = false;  // containers went since the last sweep
+
+  std::atomic<std::uint64_t> woken_ns{0};  // CLOCK_BOOTTIME, 0 while the thread waits
 
   // Of the thread alone.
   std::uint64_t looked_at = 0, reconciled = 0;  // numbers of the last containers that had a turn
@@ -203,7 +207,9 @@ void Watch::Impl::remove(const ContainerPtr& container) {
 }
 
 void Watch::Impl::watch_files(const ContainerPtr& container) {
-  const std::vector<std::string> files = container->limit_files();
+  const auto looked = container->limit_files();
+  if (!looked) return;  // there is another time, while the watches are lost
+  const std::vector<std::string>& files = *looked;
   const std::uint64_t number = container->record().number;
   std::lock_guard lock(mutex);
   const auto found = entries.find(number);
@@ -229,8 +235,10 @@ void Watch::Impl::loop() {
   std::array<epoll_event, 64> events;
   while (!stopping) {
     const int count = ::epoll_wait(epoll.get(), events.data(), static_cast<int>(events.size()), -1);
+    woken_ns = boottime_ns();
     for (int i = 0; i < count; ++i) handle(events[static_cast<std::size_t>(i)].data.u64);
     if (!stopping) work();
+    woken_ns = 0;
   }
 }
 
@@ -351,7 +359,7 @@ Result<bool> Watch::Impl::refresh(const ContainerPtr& container) {
   auto result = container->refresh([&] {
     if (changed) changed(container);
   });
-  if (!result && result.error().code != ENODEV)
+  if (!result && result.error().code != ENODEV && result.error().code != ETIMEDOUT)
     spdlog::warn("refresh: {}", result.error().message());
   return result;
 }
@@ -362,6 +370,7 @@ void Watch::Impl::tick() {
     --ticks_after_hotplug;
     mark_all_dirty();
   }
+  registry.load_late();
   const std::vector<ContainerPtr> registered = registry.all();
   for (const ContainerPtr& container : registered) container->tick();
   for (const ContainerPtr& container : registry.on_demand()) container->tick();
@@ -370,7 +379,8 @@ void Watch::Impl::tick() {
   std::vector<ContainerPtr> dead;
   in_turn(registered, looked_at, kLookedAtPerTick, [&](const ContainerPtr& container) {
     const auto found = container->changed_unannounced();
-    if (!found || *found) refresh_or_end(container, dead);
+    const bool late = !found && found.error().code == ETIMEDOUT;
+    if (!late && (!found || *found)) refresh_or_end(container, dead);
   });
   in_turn(registered, reconciled, kReconciledPerTick, [&](const ContainerPtr& container) {
     if (refresh_or_end(container, dead) && lost_watches(reconciled)) watch_files(container);
@@ -429,6 +439,11 @@ Watch::~Watch() {
   if (!impl_->thread.joinable()) return;
   impl_->wake_up();
   impl_->thread.join();
+}
+
+bool Watch::is_stuck() const {
+  const std::uint64_t woken = impl_->woken_ns;
+  return woken != 0 && saturating_sub(boottime_ns(), woken) > kStuckAfter;
 }
 
 Result<void> Watch::refresh(const ContainerPtr& container) {

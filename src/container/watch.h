@@ -31,6 +31,9 @@ class Watch {
   // cgroup is gone.
   Result<void> refresh(const ContainerPtr& container);
 
+  // Whether its thread has been at one thing for 30 s, which nothing takes that it does.
+  bool is_stuck() const;
+
  private:
   Watch();
   struct Impl;

@@ -3,6 +3,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 
 import pytest
 
@@ -56,3 +57,27 @@ def daemon(stopped_daemon):
 @pytest.fixture
 def container(daemon):
     return daemon.container("web")
+
+
+@pytest.fixture
+def v2_folder(container):
+    """The container's cgroup in v2; on a hybrid machine the tests' cgroups have none."""
+    if not umweltd.V1:
+        yield container.cgroup.folder("")
+        return
+    folder = pathlib.Path(umweltd.V2) / container.cgroup.name
+    folder.mkdir(parents=True)
+    (folder / "cgroup.procs").write_text(str(container.init.pid))
+    container.daemon.call(op="unregister", id=container.id)
+    container.daemon.call(op="register", record={"id": container.id,
+                                                 "init_pid": container.init.pid})
+    yield folder
+    container.init.kill()
+    container.init.wait()
+    for pid in (folder / "cgroup.procs").read_text().split():
+        os.kill(int(pid), 9)
+    deadline = time.monotonic() + 10
+    while (folder / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    folder.rmdir()
+    folder.parent.rmdir()

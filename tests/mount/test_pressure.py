@@ -24,30 +24,6 @@ HOG = "b = bytearray(48 << 20)\nwhile True: b[::4096] = bytes(len(b) // 4096)"
 USER = 61234
 
 
-@pytest.fixture
-def v2_folder(container):
-    """The container's cgroup in v2; on a hybrid machine the tests' cgroups have none."""
-    if not V1:
-        yield container.cgroup.folder("")
-        return
-    folder = pathlib.Path(V2) / container.cgroup.name
-    folder.mkdir(parents=True)
-    (folder / "cgroup.procs").write_text(str(container.init.pid))
-    container.daemon.call(op="unregister", id=container.id)
-    container.daemon.call(op="register", record={"id": container.id,
-                                                 "init_pid": container.init.pid})
-    yield folder
-    container.init.kill()
-    container.init.wait()
-    for pid in (folder / "cgroup.procs").read_text().split():
-        os.kill(int(pid), 9)
-    deadline = time.monotonic() + 10
-    while (folder / "cgroup.procs").read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    folder.rmdir()
-    folder.parent.rmdir()
-
-
 def busy(folder, number):
     """So many processes that want a CPU, all the same one."""
     return [subprocess.Popen(

@@ -13,8 +13,9 @@ import time
 
 import pytest
 
-from umweltd import CPUS, SLOWNESS, SYS_CPU, UMWELTD, Cgroup, cpu_list, wait_until
+from umweltd import CPUS, SLOWNESS, SYS_CPU, UMWELTD, V1, V2, Cgroup, cpu_list, wait_until
 
+needs_v2 = pytest.mark.skipif(not V2, reason="needs cgroup2")
 HANGING = pathlib.Path(__file__).parents[1] / "fixtures/hanging_filesystem.py"
 
 # Lists a directory into memory that is never there, which keeps the directory locked; then another
@@ -24,11 +25,14 @@ import ctypes, mmap, os, sys, threading, time
 libc = ctypes.CDLL(None)
 memory = mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 4096, mmap.MAP_PRIVATE)
 buffer = ctypes.c_char.from_buffer(memory)
+new = sys.argv[2].encode() + b"/new"
+libc.mkdir(new, 0o755)  # what the kernel knows to be absent it looks for again now
+libc.rmdir(new)
 directory = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
 def hold():
     libc.syscall(ctypes.c_long(217), directory, ctypes.byref(buffer), ctypes.c_long(4096))
 def want():
-    libc.mkdir(sys.argv[2].encode() + b"/new", 0o755)
+    libc.mkdir(new, 0o755)
 threading.Thread(target=hold).start()
 time.sleep(0.1)
 threading.Thread(target=want).start()
@@ -122,6 +126,163 @@ def test_a_locked_cgroup_holds_up_nobody(daemon, container, folder):
         for made in (inner, directory / "new"):
             with contextlib.suppress(FileNotFoundError):
                 made.rmdir()
+
+
+def folder_in_v2(cgroup):
+    """Where the kernel lacks some of the files; on a hybrid machine it has none there yet."""
+    if not V1:
+        return cgroup.folder("")
+    cgroup.roots[""] = pathlib.Path(V2)
+    folder = cgroup.roots[""] / cgroup.name
+    folder.mkdir(parents=True)
+    return folder
+
+
+def readable(container, file="proc/loadavg"):
+    try:
+        return bool(container.read(file))
+    except OSError:
+        return False
+
+
+def new_server(daemon, action):
+    server = daemon.server_pid()
+    action(server)
+    wait_until(lambda: daemon.server_pid() != server, 10 * SLOWNESS)
+
+
+@needs_v2
+def test_a_locked_cgroup_holds_up_no_start(daemon, container, folder, v2_folder):
+    """A new server opens its files again; it has its own back when it lets go."""
+    other = daemon.container("other")
+    upgrade = [UMWELTD.parent / "umwelt", "--runtime-dir", daemon.runtime, "--state-dir",
+               daemon.state, "daemon", "upgrade"]
+    try:
+        with held(v2_folder, folder):
+            for action in (lambda server: os.kill(server, signal.SIGKILL),
+                           lambda server: subprocess.run(upgrade, check=True, timeout=60)):
+                new_server(daemon, action)
+                assert other.read("proc/loadavg")
+            other.cgroup.set_memory(64 << 20)
+            wait_until(lambda: "MemTotal:          65536 kB" in other.read("proc/meminfo"),
+                       5 * SLOWNESS)
+            assert daemon.container("new").read("proc/loadavg")
+        wait_until(lambda: readable(container), 10 * SLOWNESS)
+        container.cgroup.set_memory(32 << 20)
+        wait_until(lambda: "MemTotal:          32768 kB" in container.read("proc/meminfo"),
+                   10 * SLOWNESS)
+        container.remove()
+        assert not readable(container)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            (v2_folder / "new").rmdir()
+
+
+def total_pressure(container):
+    return int(container.read("proc/pressure/cpu").splitlines()[0].split("total=")[1])
+
+
+@needs_v2
+def test_a_locked_cgroup_whose_pressure_goes_holds_up_nobody(daemon, container, folder, v2_folder):
+    other = daemon.container("other")
+    switch = v2_folder / "cgroup.pressure"
+    if not switch.exists():
+        pytest.skip("needs cgroup.pressure")
+    busy = [subprocess.Popen(
+        ["sh", "-c", f"echo $$ > {v2_folder}/cgroup.procs && exec taskset -c {CPUS[-1]} "
+                     "sh -c 'while :; do :; done'"]) for _ in range(2)]
+    wait_until(lambda: total_pressure(container) > 0, 10 * SLOWNESS)
+    switch_fd = os.open(switch, os.O_WRONLY)
+    try:
+        server = daemon.server_pid()
+        with held(v2_folder, folder):
+            os.write(switch_fd, b"0")
+            for _ in range(3):
+                assert container.read("proc/loadavg")
+                assert total_pressure(container) == 0
+            other.cgroup.set_memory(64 << 20)
+            wait_until(lambda: "MemTotal:          65536 kB" in other.read("proc/meminfo"),
+                       5 * SLOWNESS)
+            assert daemon.server_pid() == server
+        os.write(switch_fd, b"1")
+        wait_until(lambda: total_pressure(container) > 0, 10 * SLOWNESS)
+    finally:
+        os.close(switch_fd)
+        for process in busy:
+            process.kill()
+            process.wait()
+        with contextlib.suppress(FileNotFoundError):
+            (v2_folder / "new").rmdir()
+
+
+@needs_v2
+def test_a_locked_cgroup_above_holds_up_nobody(daemon, container, folder):
+    """Of a caller in a cgroup below, whose limits are those of the one above, too."""
+    stranger, nested = Cgroup("stranger"), Cgroup("stranger/nested")
+    directory = folder_in_v2(stranger)
+    folder_in_v2(nested)
+    reader = subprocess.Popen(
+        ["sh", "-c", f"while read go; do cat {daemon.state}/proc/loadavg; done"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask():
+        reader.stdin.write(b"\n")
+        reader.stdin.flush()
+        return len(reader.stdout.readline().split())
+
+    try:
+        nested.attach(reader.pid)
+        assert ask() == 5
+        server = daemon.server_pid()
+        with held(directory, folder):
+            for _ in range(5):
+                assert ask() == 5
+                start = time.monotonic()
+                assert container.read("proc/loadavg")
+                assert time.monotonic() - start < 3 * SLOWNESS
+                time.sleep(0.3)
+            assert daemon.server_pid() == server
+    finally:
+        reader.stdin.close()
+        reader.kill()
+        reader.wait()
+        with contextlib.suppress(FileNotFoundError):
+            (directory / "new").rmdir()
+        nested.remove()
+        stranger.remove()
+
+
+@needs_v2
+def test_many_namespaces_in_a_locked_cgroup_hold_up_nobody(daemon, container, folder):
+    """Neither those that are registered, nor one of another cgroup that is not."""
+    stranger, victim = Cgroup("stranger"), Cgroup("victim")
+    directory = folder_in_v2(stranger)
+    script = f"""read go; i=0; while [ $i -lt 80 ]; do
+        unshare --pid --fork cat {daemon.state}/proc/loadavg & i=$((i + 1)); done; wait"""
+    readers = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ask = ["sh", "-c", "".join(f"echo $$ > {root / victim.name}/cgroup.procs && "
+                               for root in victim.roots.values()) +
+           f"exec cat {daemon.state}/proc/loadavg"]
+    try:
+        stranger.attach(readers.pid)
+        with held(directory, folder):
+            readers.stdin.write(b"\n")
+            readers.stdin.close()
+            end = time.monotonic() + 6 * SLOWNESS
+            while time.monotonic() < end:
+                start = time.monotonic()
+                assert container.read("proc/loadavg")
+                asked = subprocess.run(ask, capture_output=True, text=True, check=False)
+                assert len(asked.stdout.split()) == 5, asked.stderr
+                assert time.monotonic() - start < 3 * SLOWNESS
+    finally:
+        readers.kill()
+        readers.wait()
+        with contextlib.suppress(FileNotFoundError):
+            (directory / "new").rmdir()
+        stranger.remove()
+        victim.remove()
 
 
 def test_a_locked_cgroup_of_nobody_holds_up_nobody(daemon, container, folder):

@@ -154,7 +154,7 @@ TEST(Fixtures, FiveHundredAndTwelveCpus) {
 TEST(Fixtures, LimitFilesAreThere) {
   auto reader = open_recorded("v2-8cpu");
   const std::string top = hosts() + "/v2-8cpu/sys/fs/cgroup/";
-  const auto files = reader->limit_files();
+  const auto files = reader->limit_files().value();
   const auto has = [&](const std::string& path) {
     return std::count(files.begin(), files.end(), top + path) == 1;
   };

@@ -118,7 +118,7 @@ TEST(V2Tree, IoPressureAndHugePages) {
   EXPECT_TRUE(reader->open_pressure("memory"));
   EXPECT_EQ(reader->open_pressure("cpu").error().code, ENOENT);
   EXPECT_EQ(reader->open_pressure("../p/memory").error().code, EINVAL);
-  const auto files = reader->limit_files();
+  const auto files = reader->limit_files().value();
   EXPECT_EQ(std::count(files.begin(), files.end(), tree.root() + "/cg/p/hugetlb.2MB.max"), 1);
 }
 

@@ -160,7 +160,7 @@ TEST(V1Memory, TheRootsCountsAreEverybodys) {
   EXPECT_EQ(state->memory->usage_bytes, 0u);
   EXPECT_EQ(state->memory->stat.anon, 0u);
   EXPECT_TRUE(state->memory_events->empty());
-  EXPECT_TRUE(reader->origin_of("memory.current").empty());
+  EXPECT_TRUE(reader->origin_of("memory.current")->empty());
 }
 
 TEST(V1Memory, SwapAccountingMayBeOff) {

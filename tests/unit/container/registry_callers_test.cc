@@ -116,6 +116,32 @@ TEST_F(RegistryTest, OneCgroupTakesFewDescriptorsAndARegistrationFindsSome) {
   EXPECT_TRUE(added) << added.error().message();
 }
 
+TEST_F(RegistryTest, OfOneCgroupLittleIsKept) {
+  TestCgroup cgroup(hierarchies_, "-forgotten");
+  for (int i = 0; i < 20; ++i) {
+    const Child child(CLONE_NEWPID);
+    ASSERT_TRUE(cgroup.attach(child.pid()));
+    const auto container = registry_->by_caller(child.pid());
+    ASSERT_TRUE(container) << container.error().message();
+    EXPECT_TRUE((*container)->resources(view::kNeedCpuTime));
+    registry_->sweep(boottime_ns() + 61'000'000'000U);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a start is told in clock ticks
+  }
+  // A record and a history each.
+  EXPECT_EQ(read_names_at(AT_FDCWD, folder_ + "/records/callers")->size(), 16U);
+}
+
+TEST_F(RegistryTest, OfTwoInOneCgroupTheFirstIsTheCallers) {
+  TestCgroup cgroup(hierarchies_, "-shared");
+  const Child child(0, [&] { return cgroup.attach(::getpid()); });
+  ASSERT_TRUE(child.ok());
+  const auto first = registry_->add(record("a", cgroup));
+  ASSERT_TRUE(first);
+  EXPECT_EQ(registry_->by_caller(child.pid()).value(), *first);
+  ASSERT_TRUE(registry_->add(record("b", cgroup)));
+  EXPECT_EQ(registry_->by_caller(child.pid()).value(), *first);
+}
+
 TEST_F(RegistryTest, WhatNobodyReadForLongGoesOnWhereItWas) {
   TestCgroup cgroup(hierarchies_, "-idle");
   const Child child(0, [&] { return cgroup.attach(::getpid()); });
