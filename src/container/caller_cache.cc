@@ -55,9 +55,9 @@ CallerCache::ContainerPtr CallerCache::on_demand(std::string_view cgroup_text,
   const auto found = texts_.find(cgroup_text);
   if (found == texts_.end()) return nullptr;
   for (const Answer& answer : found->second.answers)
-    if (answer.namespaces == namespaces && saturating_sub(now_ns, answer.given_ns) < kAnswerAge &&
-        !answer.container->gone())
-      return answer.container;
+    if (answer.namespaces == namespaces && saturating_sub(now_ns, answer.given_ns) < kAnswerAge)
+      if (ContainerPtr container = answer.container.lock(); container && !container->gone())
+        return container;
   return nullptr;
 }
 

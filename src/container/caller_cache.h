@@ -77,7 +77,7 @@ class CallerCache {
   using Key = std::pair<cgroup::Paths, std::uint64_t>;
   struct Answer {
     Namespaces namespaces;
-    ContainerPtr container;
+    std::weak_ptr<Container> container;  // one that is dropped keeps its history no longer
     std::uint64_t given_ns = 0;
   };
   struct Known {

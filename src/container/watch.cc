@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/watch.h"
 
-#include <linux/netlink.h>
 #include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -24,6 +22,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/unique_fd.h"
+#include "container/uevents.h"
 
 namespace umwelt::container {
 namespace {
@@ -50,28 +49,6 @@ struct Entry {
   std::size_t files = 0;     // limit files at the last look
   bool lost_watches = true;  // or has none yet
 };
-
-// A uevent is "ACTION@DEVPATH" and KEY=VALUE strings, each ended by a zero byte.
-bool is_cpu_event(std::string_view message) {
-  while (!message.empty()) {
-    const std::string_view field = message.substr(0, message.find('\0'));
-    if (field == "SUBSYSTEM=cpu") return true;
-    message.remove_prefix(std::min(message.size(), field.size() + 1));
-  }
-  return false;
-}
-
-Result<UniqueFd> open_uevents() {
-  UniqueFd fd(
-      ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT));
-  if (!fd) return fail_errno("socket for uevents");
-  sockaddr_nl address{};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = 1;  // the kernel's own; udev's are group 2
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return fail_errno("bind for uevents");
-  return fd;
-}
 
 Result<UniqueFd> open_timer() {
   UniqueFd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -297,23 +274,7 @@ void Watch::Impl::handle_inotify(const inotify_event& event) {
 }
 
 void Watch::Impl::read_uevents() {
-  std::array<char, 8192> buffer;
-  bool cpus = false;
-  for (;;) {
-    sockaddr_nl sender{};
-    iovec part{buffer.data(), buffer.size()};
-    msghdr message{};
-    message.msg_name = &sender;
-    message.msg_namelen = sizeof sender;
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    const ssize_t size = ::recvmsg(uevents.get(), &message, 0);
-    if (size < 0 && errno == ENOBUFS) cpus = true;  // events were lost
-    if (size < 0 && errno != ENOBUFS && errno != EINTR) break;
-    if (size > 0 && sender.nl_pid == 0)
-      cpus |= is_cpu_event({buffer.data(), static_cast<std::size_t>(size)});
-  }
-  if (!cpus) return;
+  if (!told_of_cpus(uevents.get())) return;
   host->cpus_changed();
   ticks_after_hotplug = kTicksAfterHotplug;
   mark_all_dirty();
