@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -28,6 +29,10 @@ class Apart {
   template <class T>
   Result<T> run(Clock::duration patience, std::function<Result<T>()> work);
 
+  // For who holds up others while it waits: the more in all that somebody waited for in vain has
+  // not ended yet, the less.
+  static Clock::duration shared(Clock::duration patience) { return patience / (1 + late_.load()); }
+
   bool busy() const {
     const std::lock_guard lock(state_->mutex);
     return state_->busy;
@@ -38,8 +43,16 @@ class Apart {
     std::mutex mutex;
     std::condition_variable ended;
     bool busy = false;
+    bool late = false;
     Clock::time_point begun;
   };
+  static Error too_late(State& state) {
+    late_ += state.late ? 0 : 1;
+    state.late = true;
+    return {ETIMEDOUT, "wait for what a container holds"};
+  }
+
+  static inline std::atomic<unsigned> late_{0};
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
@@ -49,7 +62,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
   const auto not_busy = [&] { return !state->busy; };
   std::unique_lock lock(state->mutex);
   if (!state->ended.wait_until(lock, state->begun + patience, not_busy))
-    return fail(ETIMEDOUT, "wait for what a container holds");
+    return fail(too_late(*state));
   state->busy = true;
   state->begun = Clock::now();
   const auto result = std::make_shared<std::optional<Result<T>>>();
@@ -65,6 +78,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
       const std::lock_guard end(state->mutex);
       *result = std::move(done);
       state->busy = false;
+      late_ -= std::exchange(state->late, false) ? 1 : 0;
       state->ended.notify_all();
     }).detach();
   } catch (const std::system_error& error) {
@@ -72,7 +86,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
     return fail(EAGAIN, "start a thread");
   }
   if (!state->ended.wait_until(lock, state->begun + patience, [&] { return result->has_value(); }))
-    return fail(ETIMEDOUT, "wait for what a container holds");
+    return fail(too_late(*state));
   return std::move(**result);
 }
 

@@ -113,7 +113,7 @@ struct Reader::Impl {
   // `find` is given the directories.
   template <class T, class Find>
   Result<T> find_apart(Find find) {
-    return apart.run<T>(kPatience,
+    return apart.run<T>(Apart::shared(kPatience),
                         [known = std::shared_ptr<const Directories>(directories),
                          find = std::move(find)]() -> Result<T> { return find(*known); });
   }

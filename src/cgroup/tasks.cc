@@ -181,12 +181,13 @@ Result<void> TasksReader::count_below(Counted& counted) {
   Counted start;
   start.total_known = counted.total_known;
   start.last_pid = counted.last_pid;
-  auto found = apart_.run<Counted>(kPatience, [below = below_, start]() -> Result<Counted> {
-    std::string buffer;
-    Counted result = start;
-    UMWELT_CHECK(below->counter.count_descendants(below->directory.get(), buffer, result));
-    return result;
-  });
+  auto found =
+      apart_.run<Counted>(Apart::shared(kPatience), [below = below_, start]() -> Result<Counted> {
+        std::string buffer;
+        Counted result = start;
+        UMWELT_CHECK(below->counter.count_descendants(below->directory.get(), buffer, result));
+        return result;
+      });
   if (found)
     *last_below_ = std::move(*found);
   else if (found.error().code != ETIMEDOUT && found.error().code != EAGAIN)

@@ -86,16 +86,12 @@ class Registry {
   void insert(const ContainerPtr& container);
   bool erase(const ContainerPtr& container);
   ContainerPtr registered_for(const cgroup::Paths& paths) const;
-  struct Opening {
-    std::shared_ptr<Apart> apart;
-    Apart::Clock::duration patience{};
-  };
-  Result<Opening> opening(const std::string& cgroup_text);
+  Result<std::shared_ptr<Apart>> opening(const std::string& cgroup_text);
   Result<Container::Opened> open_cgroup(const cgroup::Paths& paths, Apart& apart,
                                         Apart::Clock::duration patience);
   Result<ContainerPtr> open_on_demand(pid_t pid, const std::string& cgroup_text,
                                       const Namespaces& namespaces, const cgroup::Paths& paths);
-  Result<ContainerPtr> make_on_demand(Described caller, const Opening& opening);
+  Result<ContainerPtr> make_on_demand(Described caller, Apart& apart);
   void make_room();
   void load_callers();
   Result<Kept> load_caller(const std::string& file);

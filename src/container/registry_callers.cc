@@ -122,28 +122,26 @@ Result<ContainerPtr> Registry::by_caller(pid_t pid) {
 Result<ContainerPtr> Registry::open_on_demand(pid_t pid, const std::string& cgroup_text,
                                               const Namespaces& namespaces,
                                               const cgroup::Paths& paths) {
-  const Opening opened = UMWELT_TRY(opening(cgroup_text));
-  Described caller = UMWELT_TRY(opened.apart->run<Described>(
-      opened.patience, [=, own = own_, hierarchies = hierarchies_]() -> Result<Described> {
-        return describe_caller(pid, namespaces, own, paths, hierarchies);
-      }));
-  return make_on_demand(std::move(caller), opened);
+  const auto apart = UMWELT_TRY(opening(cgroup_text));
+  Described caller = UMWELT_TRY(
+      apart->run<Described>(Apart::shared(kOpeningPatience),
+                            [=, own = own_, hierarchies = hierarchies_]() -> Result<Described> {
+                              return describe_caller(pid, namespaces, own, paths, hierarchies);
+                            }));
+  return make_on_demand(std::move(caller), *apart);
 }
 
-// One at a time for a cgroup; and the more of them wait, the less another one does, which holds up
-// a thread that answers.
-Result<Registry::Opening> Registry::opening(const std::string& cgroup_text) {
+// One at a time for a cgroup.
+Result<std::shared_ptr<Apart>> Registry::opening(const std::string& cgroup_text) {
   const std::lock_guard lock(openings_mutex_);
   std::erase_if(openings_, [](const auto& entry) {
     return entry.second.use_count() == 1 && !entry.second->busy();
   });
-  const auto waiting = static_cast<long>(openings_.size());
   const auto known = openings_.find(cgroup_text);
-  if (known != openings_.end()) return Opening{known->second, kOpeningPatience / waiting};
+  if (known != openings_.end()) return known->second;
   if (openings_.size() >= kMaxOpenings)
     return fail(EAGAIN, "the cgroups of too many others can't be opened");
-  const auto apart = openings_[cgroup_text] = std::make_shared<Apart>();
-  return Opening{apart, kOpeningPatience / (waiting + 1)};
+  return openings_[cgroup_text] = std::make_shared<Apart>();
 }
 
 // Of the descriptors of on-demand containers.
@@ -169,7 +167,7 @@ Result<Container::Opened> Registry::open_cgroup(const cgroup::Paths& paths, Apar
   return open();
 }
 
-Result<ContainerPtr> Registry::make_on_demand(Described caller, const Opening& opening) {
+Result<ContainerPtr> Registry::make_on_demand(Described caller, Apart& apart) {
   Record& record = caller.record;
   std::optional<Kept> kept;
   {
@@ -182,7 +180,7 @@ Result<ContainerPtr> Registry::make_on_demand(Described caller, const Opening& o
     }
   }
   Container::Opened opened =
-      UMWELT_TRY(open_cgroup(record.cgroup_paths, *opening.apart, opening.patience));
+      UMWELT_TRY(open_cgroup(record.cgroup_paths, apart, Apart::shared(kOpeningPatience)));
   // The record of one that is kept has the inode: it is not of another cgroup of that name.
   const bool goes_on = kept && kept->record.cgroup_inode == opened.reader.inode();
   ContainerPtr made =

@@ -253,6 +253,50 @@ def test_a_locked_cgroup_above_holds_up_nobody(daemon, container, folder):
 
 
 @needs_v2
+def test_many_cgroups_below_a_locked_one_hold_up_nobody(daemon, container, folder):
+    stranger = Cgroup("stranger")
+    directory = folder_in_v2(stranger)
+    below = [Cgroup(f"stranger/{i}") for i in range(60)]
+    readers = []
+    try:
+        for cgroup in below:
+            folder_in_v2(cgroup)
+            readers.append(subprocess.Popen(
+                ["sh", "-c", f"while read go; do cat {daemon.state}/proc/loadavg; done"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            cgroup.attach(readers[-1].pid)
+
+        def go():
+            for reader in readers:
+                reader.stdin.write(b"\n")
+                reader.stdin.flush()
+
+        def answers():
+            return [len(reader.stdout.readline().split()) for reader in readers]
+
+        go()
+        assert answers() == [5] * len(readers)
+        time.sleep(2.2)  # limits are read anew for so long after the first time
+        with held(directory, folder):
+            go()
+            time.sleep(0.1)
+            start = time.monotonic()
+            assert container.read("proc/loadavg")
+            assert time.monotonic() - start < 2 * SLOWNESS
+            assert answers() == [5] * len(readers)
+    finally:
+        for reader in readers:
+            reader.stdin.close()
+            reader.kill()
+            reader.wait()
+        with contextlib.suppress(FileNotFoundError):
+            (directory / "new").rmdir()
+        for cgroup in below:
+            cgroup.remove()
+        stranger.remove()
+
+
+@needs_v2
 def test_many_namespaces_in_a_locked_cgroup_hold_up_nobody(daemon, container, folder):
     """Neither those that are registered, nor one of another cgroup that is not."""
     stranger, victim = Cgroup("stranger"), Cgroup("victim")
