@@ -278,9 +278,14 @@ std::int64_t boottime_to_realtime_s(std::uint64_t boottime) {
   return static_cast<std::int64_t>(saturating_sub(clock_ns(CLOCK_REALTIME), age) / 1'000'000'000U);
 }
 
-bool process_lives(pid_t pid, std::uint64_t starttime) {
+Result<bool> is_process(pid_t pid, std::uint64_t starttime) {
   const auto stat = read_process_stat(pid);
+  if (!stat && stat.error().code != ESRCH) return fail(stat.error());
   return stat && stat->starttime == starttime && stat->state != 'Z' && stat->state != 'X';
+}
+
+bool process_lives(pid_t pid, std::uint64_t starttime) {
+  return is_process(pid, starttime).value_or(true);
 }
 
 Result<Directories> directories(const std::string& runtime, const std::string& state,

@@ -60,7 +60,9 @@ std::uint64_t boottime_ns();  // CLOCK_BOOTTIME
 std::uint64_t starttime_to_boottime_ns(std::uint64_t starttime);
 std::int64_t boottime_to_realtime_s(std::uint64_t boottime_ns);
 
-// Whether it is still that process, and not a zombie.
+// Whether it is still that process, and not a zombie. Fails where that can't be told (EMFILE, ...).
+Result<bool> is_process(pid_t pid, std::uint64_t starttime);
+// The same, and true where it can't be told: for who would drop what belongs to it.
 bool process_lives(pid_t pid, std::uint64_t starttime);
 
 // The launcher's own paths, below the runtime and the state directory.

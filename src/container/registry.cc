@@ -33,6 +33,12 @@ bool init_lives(const Record& record) {
   return record.init_pid == 0 || process_lives(record.init_pid, record.init_starttime);
 }
 
+// Or never was: its init process or its cgroup, or the record is not what it should be.
+bool is_gone(const Error& error) {
+  return error.code == ESRCH || error.code == ENODEV || error.code == ENOENT ||
+         error.code == EINVAL;
+}
+
 // What the record leaves out and its init process tells.
 Result<void> complete(Record& record) {
   if (record.init_pid != 0) {
@@ -130,40 +136,44 @@ Result<unsigned> Registry::load() {
   unsigned loaded = 0;
   Apart::Clock::duration patience = kLoadingPatience;
   for (const Record& record : records) {
-    if (UMWELT_TRY(load_late(record.id, patience)))
-      ++loaded;
-    else
-      patience = kLatePatience;
+    const Loaded now = load_late(record.id, patience);
+    loaded += now == Loaded::kYes ? 1 : 0;
+    if (now != Loaded::kLate) continue;
+    spdlog::warn("the cgroups of container {} can't be opened yet", record.id);
+    patience = kLatePatience;
   }
   load_callers();
   return loaded;
 }
 
-// Whether it is there now.
-Result<bool> Registry::load_late(const std::string& id, Apart::Clock::duration patience) {
+// kNo: it was dropped.
+Registry::Loaded Registry::load_late(const std::string& id, Apart::Clock::duration patience) {
   const Turn turn(*this, id);
   std::shared_ptr<Apart> apart;
   {
     const std::lock_guard lock(change_mutex_);
     const auto late = late_.find(id);
-    if (late == late_.end()) return false;  // removed, or made anew, since then
+    if (late == late_.end()) return Loaded::kNo;  // removed, or made anew, since then
     apart = late->second;
   }
   const std::string file = records_dir_ + "/" + id + kRecordSuffix;
   auto record = read_living(file);
   auto container = record ? open_recorded(*record, *apart, patience) : fail(record.error());
-  if (!container && container.error().code == ETIMEDOUT) return false;
+  if (!container && !is_gone(container.error())) {
+    spdlog::debug("container {}: {}", id, container.error().message());
+    return Loaded::kLate;
+  }
   {
     const std::lock_guard lock(change_mutex_);
     late_.erase(id);
   }
   if (container) {
     insert(*container);
-    return true;
+    return Loaded::kYes;
   }
   spdlog::info("record {} dropped: {}", file, container.error().message());
   remove_files(id);
-  return false;
+  return Loaded::kNo;
 }
 
 void Registry::load_late() {

@@ -42,8 +42,8 @@ class Registry {
   void observe(Observer observer);
 
   // Reads the records back and drops those whose init process or cgroup is gone. Returns how many
-  // were taken over. Creates `records_dir`. A container that keeps a directory of its cgroup locked
-  // holds nobody up: it is there after the load_late() for which it no longer does.
+  // were taken over. Creates `records_dir`. What can't be opened yet (a container keeps a directory
+  // of its cgroup locked; no descriptor is left) is there after a later load_late().
   Result<unsigned> load();
   void load_late();
 
@@ -79,7 +79,8 @@ class Registry {
 
   Result<std::uint64_t> take_number();
   std::string path_of(const Container& container, const char* suffix) const;
-  Result<bool> load_late(const std::string& id, Apart::Clock::duration patience);
+  enum class Loaded { kYes, kNo, kLate };
+  Loaded load_late(const std::string& id, Apart::Clock::duration patience);
   Result<ContainerPtr> open_recorded(const Record& record, Apart& apart,
                                      Apart::Clock::duration patience);
   void remove_files(const std::string& id);
@@ -110,7 +111,7 @@ class Registry {
   std::mutex change_mutex_;
   std::uint64_t next_number_ = 1, reserved_numbers_ = 1;
   std::set<std::string> changing_;                      // ids that a Turn has
-  std::map<std::string, std::shared_ptr<Apart>> late_;  // ids whose cgroup is still being opened
+  std::map<std::string, std::shared_ptr<Apart>> late_;  // ids whose cgroup is still to be opened
   std::condition_variable turn_over_;
 
   mutable std::shared_mutex mutex_;  // guards everything below; no I/O under it

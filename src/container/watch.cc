@@ -75,10 +75,11 @@ void in_turn(const std::vector<ContainerPtr>& containers, std::uint64_t& last, s
   }
 }
 
-// -1 in the descriptor when the process is gone already.
-UniqueFd open_init(const Record& record) {
+// ESRCH when the process is gone already.
+Result<UniqueFd> open_init(const Record& record) {
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, record.init_pid, 0)));
-  if (fd && !process_lives(record.init_pid, record.init_starttime)) fd.reset();
+  if (!fd) return fail_errno("pidfd_open");
+  if (!process_lives(record.init_pid, record.init_starttime)) return fail(ESRCH, "init");
   return fd;
 }
 
@@ -146,12 +147,14 @@ void Watch::Impl::add(const ContainerPtr& container) {
   const Record& record = container->record();
   Entry entry;
   entry.container = container;
-  if (record.init_pid != 0) entry.init = open_init(record);
-  const bool init_gone = record.init_pid != 0 && !entry.init;
+  auto init = record.init_pid != 0 ? open_init(record) : UniqueFd();
+  const bool init_gone = !init && init.error().code == ESRCH;
+  if (init) entry.init = std::move(*init);
   {
     std::lock_guard lock(mutex);
-    const bool polled =
-        !entry.init || poll_on(entry.init.get(), kFirstPidFd + record.number).has_value();
+    const bool polled = entry.init
+                            ? poll_on(entry.init.get(), kFirstPidFd + record.number).has_value()
+                            : record.init_pid == 0 || init_gone;
     entries.emplace(record.number, std::move(entry));
     if (init_gone) exited.insert(record.number);
     if (!polled) spdlog::warn("container {}: the end of its init goes unnoticed", record.id);

@@ -49,7 +49,7 @@ Result<UniqueFd> open_process(pid_t pid, std::uint64_t starttime) {
   UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!process) return fail_errno("process " + std::to_string(pid));
   // In this order: what the descriptor holds can't be reused any more.
-  if (!container::process_lives(pid, starttime))
+  if (!UMWELT_TRY(container::is_process(pid, starttime)))
     return fail(ESRCH, "process " + std::to_string(pid));
   return process;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/registry.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/file.h"
 #include "registry_fixture.h"
 
 namespace umwelt::container {
@@ -268,6 +270,26 @@ TEST_F(RegistryTest, ManyThreadsAtOnce) {
     });
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(registry_->all().empty());
+}
+
+TEST_F(RegistryTest, WhatCanNotBeOpenedAtAStartIsThereLater) {
+  TestCgroup cgroup(hierarchies_, "-late"), other(hierarchies_, "-other");
+  ASSERT_TRUE(registry_->add(record("a", cgroup)) && registry_->add(record("b", other)));
+  registry_.reset();
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  // Enough to read records.
+  const rlimit tight{read_names_at(AT_FDCWD, "/proc/self/fd")->size() + 3, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  registry_ = make();
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(loaded_, 0U);
+  EXPECT_FALSE(registry_->find("a"));
+  ASSERT_TRUE(registry_->remove("b"));
+  registry_->load_late();
+  EXPECT_TRUE(registry_->find("a"));
+  EXPECT_FALSE(registry_->find("b"));
+  EXPECT_TRUE(registry_->add(record("c", other)));
 }
 
 }  // namespace
