@@ -216,6 +216,10 @@ Result<std::uint64_t> Registry::take_number() {
 }
 
 Result<ContainerPtr> Registry::add(Record record) {
+  return with_room([&] { return add_once(record); });
+}
+
+Result<ContainerPtr> Registry::add_once(Record record) {
   if (!valid_id(record.id)) return fail(EINVAL, "container id \"" + record.id + "\"");
   UMWELT_CHECK(complete(record));
   const Turn turn(*this, record.id);

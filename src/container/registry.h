@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -77,6 +78,7 @@ class Registry {
  private:
   class Turn;
 
+  Result<ContainerPtr> add_once(Record record);
   Result<std::uint64_t> take_number();
   std::string path_of(const Container& container, const char* suffix) const;
   enum class Loaded { kYes, kNo, kLate };
@@ -94,6 +96,14 @@ class Registry {
                                       const Namespaces& namespaces, const cgroup::Paths& paths);
   Result<ContainerPtr> make_on_demand(Described caller, Apart& apart);
   void make_room();
+  // Once more, if it lacked a descriptor.
+  template <class Call>
+  auto with_room(Call call) {
+    auto done = call();
+    if (done || done.error().code != EMFILE) return done;
+    make_room();
+    return call();
+  }
   void load_callers();
   Result<Kept> load_caller(const std::string& file);
   std::string caller_file(std::uint64_t number, const char* suffix) const;

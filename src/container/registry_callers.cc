@@ -155,16 +155,12 @@ void Registry::make_room() {
 
 Result<Container::Opened> Registry::open_cgroup(const cgroup::Paths& paths, Apart& apart,
                                                 Apart::Clock::duration patience) {
-  const auto open = [&] {
+  return with_room([&] {
     return apart.run<Container::Opened>(
         patience, [paths, hierarchies = hierarchies_, host = host_]() -> Result<Container::Opened> {
           return Container::open_cgroup(paths, hierarchies, *host);
         });
-  };
-  auto opened = open();
-  if (opened || opened.error().code != EMFILE) return opened;
-  make_room();
-  return open();
+  });
 }
 
 Result<ContainerPtr> Registry::make_on_demand(Described caller, Apart& apart) {
