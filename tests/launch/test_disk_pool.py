@@ -209,7 +209,7 @@ def test_an_interrupted_export_leaves_no_file(umwelt, tmp_path):
         export = umwelt.start("image", "export", "zeros", "--output", out / "a.tar")
         while not has_written(export):
             pass
-        export.send_signal(signal.SIGINT)
+        export.send_signal(signal.SIGTERM)
         if export.wait() != 0:
             break
         (out / "a.tar").unlink()
