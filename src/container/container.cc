@@ -107,14 +107,6 @@ Container::Container(Record record, std::shared_ptr<host::Reader> host,
   identity_.start_realtime_s = start_by_clock();
 }
 
-Result<std::shared_ptr<Container>> Container::open(Record record,
-                                                   const cgroup::Hierarchies& hierarchies,
-                                                   std::shared_ptr<host::Reader> host,
-                                                   std::uint64_t limits_age_ns) {
-  Opened opened = UMWELT_TRY(open_cgroup(record.cgroup_paths, hierarchies, *host));
-  return make(std::move(record), std::move(opened), std::move(host), limits_age_ns);
-}
-
 Result<Container::Opened> Container::open_cgroup(const cgroup::Paths& paths,
                                                  const cgroup::Hierarchies& hierarchies,
                                                  host::Reader& host) {

@@ -23,16 +23,12 @@ namespace umwelt::container {
 // CPU time and load. Thread-safe; one lock per container, none across containers.
 class Container {
  public:
-  // ENODEV when there is no such cgroup, or not the one of record.cgroup_inode. `limits_age_ns`:
-  // how old the limits may be that a read shows; kUntilRefresh where a watch calls refresh(). An
-  // empty id becomes "caller-INODE".
   static constexpr std::uint64_t kUntilRefresh = std::numeric_limits<std::uint64_t>::max();
-  static Result<std::shared_ptr<Container>> open(Record record,
-                                                 const cgroup::Hierarchies& hierarchies,
-                                                 std::shared_ptr<host::Reader> host,
-                                                 std::uint64_t limits_age_ns = kUntilRefresh);
 
-  // The same in two steps, of which only the first looks for files of the cgroup.
+  // In two steps, of which only the first looks for files of the cgroup. ENODEV when there is no
+  // such cgroup, or not the one of record.cgroup_inode. `limits_age_ns`: how old the limits may be
+  // that a read shows; kUntilRefresh where a watch calls refresh(). An empty id becomes
+  // "caller-INODE".
   struct Opened {
     cgroup::Reader reader;
     std::shared_ptr<const host::Cpus> cpus;

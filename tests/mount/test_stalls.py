@@ -62,6 +62,8 @@ def held(directory, folder):
             process.wait()
             process.stdout.close()
         subprocess.run(["umount", "-l", mount_point], check=True)
+        with contextlib.suppress(OSError):
+            (directory / "new").rmdir()
 
 
 def is_there(container, cpu):
@@ -123,9 +125,7 @@ def test_a_locked_cgroup_holds_up_nobody(daemon, container, folder):
             assert all(container.read(file) for file in files)
             assert time.monotonic() - start < 5 * SLOWNESS
     finally:
-        for made in (inner, directory / "new"):
-            with contextlib.suppress(FileNotFoundError):
-                made.rmdir()
+        inner.rmdir()
 
 
 def folder_in_v2(cgroup):
@@ -157,25 +157,21 @@ def test_a_locked_cgroup_holds_up_no_start(daemon, container, folder, v2_folder)
     other = daemon.container("other")
     upgrade = [UMWELTD.parent / "umwelt", "--runtime-dir", daemon.runtime, "--state-dir",
                daemon.state, "daemon", "upgrade"]
-    try:
-        with held(v2_folder, folder):
-            for action in (lambda server: os.kill(server, signal.SIGKILL),
-                           lambda server: subprocess.run(upgrade, check=True, timeout=60)):
-                new_server(daemon, action)
-                assert other.read("proc/loadavg")
-            other.cgroup.set_memory(64 << 20)
-            wait_until(lambda: "MemTotal:          65536 kB" in other.read("proc/meminfo"),
-                       5 * SLOWNESS)
-            assert daemon.container("new").read("proc/loadavg")
-        wait_until(lambda: readable(container), 10 * SLOWNESS)
-        container.cgroup.set_memory(32 << 20)
-        wait_until(lambda: "MemTotal:          32768 kB" in container.read("proc/meminfo"),
-                   10 * SLOWNESS)
-        container.remove()
-        assert not readable(container)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            (v2_folder / "new").rmdir()
+    with held(v2_folder, folder):
+        for action in (lambda server: os.kill(server, signal.SIGKILL),
+                       lambda server: subprocess.run(upgrade, check=True, timeout=60)):
+            new_server(daemon, action)
+            assert other.read("proc/loadavg")
+        other.cgroup.set_memory(64 << 20)
+        wait_until(lambda: "MemTotal:          65536 kB" in other.read("proc/meminfo"),
+                   5 * SLOWNESS)
+        assert daemon.container("new").read("proc/loadavg")
+    wait_until(lambda: readable(container), 10 * SLOWNESS)
+    container.cgroup.set_memory(32 << 20)
+    wait_until(lambda: "MemTotal:          32768 kB" in container.read("proc/meminfo"),
+               10 * SLOWNESS)
+    container.remove()
+    assert not readable(container)
 
 
 def total_pressure(container):
@@ -211,8 +207,6 @@ def test_a_locked_cgroup_whose_pressure_goes_holds_up_nobody(daemon, container, 
         for process in busy:
             process.kill()
             process.wait()
-        with contextlib.suppress(FileNotFoundError):
-            (v2_folder / "new").rmdir()
 
 
 @needs_v2
@@ -246,8 +240,6 @@ def test_a_locked_cgroup_above_holds_up_nobody(daemon, container, folder):
         reader.stdin.close()
         reader.kill()
         reader.wait()
-        with contextlib.suppress(FileNotFoundError):
-            (directory / "new").rmdir()
         nested.remove()
         stranger.remove()
 
@@ -289,8 +281,6 @@ def test_many_cgroups_below_a_locked_one_hold_up_nobody(daemon, container, folde
             reader.stdin.close()
             reader.kill()
             reader.wait()
-        with contextlib.suppress(FileNotFoundError):
-            (directory / "new").rmdir()
         for cgroup in below:
             cgroup.remove()
         stranger.remove()
@@ -323,8 +313,6 @@ def test_many_namespaces_in_a_locked_cgroup_hold_up_nobody(daemon, container, fo
     finally:
         readers.kill()
         readers.wait()
-        with contextlib.suppress(FileNotFoundError):
-            (directory / "new").rmdir()
         stranger.remove()
         victim.remove()
 
@@ -359,8 +347,6 @@ def test_a_locked_cgroup_of_nobody_holds_up_nobody(daemon, container, folder):
         readers.wait()
         for pid in stranger.processes():
             os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(FileNotFoundError):
-            (directory / "new").rmdir()
         stranger.remove()
 
 

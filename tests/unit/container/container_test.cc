@@ -19,7 +19,7 @@ class ContainerTest : public HostTest {
     record.cgroup_paths = cgroup.paths();
     record.start_boottime_ns = boottime_ns();
     record.start_realtime_s = ::time(nullptr);
-    auto container = Container::open(std::move(record), hierarchies_, host_, limits_age);
+    auto container = HostTest::open(std::move(record), limits_age);
     EXPECT_TRUE(container) << container.error().message();
     return container ? *container : nullptr;
   }
@@ -38,7 +38,7 @@ TEST_F(ContainerTest, NoSuchCgroup) {
   record.id = "test";
   record.cgroup_paths = cgroup.paths();
   cgroup.remove();
-  const auto container = Container::open(record, hierarchies_, host_);
+  const auto container = HostTest::open(record);
   ASSERT_FALSE(container);
   EXPECT_EQ(container.error().code, ENODEV);
 }
@@ -106,7 +106,7 @@ TEST_F(ContainerTest, TheStartIsByTheClockAsItIsNow) {
   const std::int64_t start_s = ::time(nullptr) - 5;
   // Registered before the clock was set.
   record.start_realtime_s = 1000;
-  const auto container = Container::open(std::move(record), hierarchies_, host_);
+  const auto container = HostTest::open(std::move(record));
   ASSERT_TRUE(container) << container.error().message();
   const auto shown = (*container)->resources(view::kNeedHostStat);
   ASSERT_TRUE(shown);

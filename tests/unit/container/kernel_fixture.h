@@ -23,7 +23,7 @@
 #include "base/file.h"
 #include "base/unique_fd.h"
 #include "cgroup/reader.h"
-#include "container/record.h"
+#include "container/container.h"
 #include "host/reader.h"
 
 namespace umwelt::container {
@@ -169,6 +169,11 @@ class HostTest : public KernelTest {
     auto host = host::Reader::open();
     ASSERT_TRUE(host) << host.error().message();
     host_ = std::move(*host);
+  }
+  Result<std::shared_ptr<Container>> open(Record record,
+                                          std::uint64_t limits_age = Container::kUntilRefresh) {
+    auto opened = UMWELT_TRY(Container::open_cgroup(record.cgroup_paths, hierarchies_, *host_));
+    return Container::make(std::move(record), std::move(opened), host_, limits_age);
   }
 
   std::shared_ptr<host::Reader> host_;

@@ -17,14 +17,12 @@ using container::Registry;
 using container::TestCgroup;
 using nlohmann::json;
 
-class Handler : public container::KernelTest {
+class Handler : public container::HostTest {
  protected:
   void SetUp() override {
-    KernelTest::SetUp();
+    HostTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    auto host = host::Reader::open();
-    ASSERT_TRUE(host) << host.error().message();
-    registry_ = std::make_unique<Registry>(folder_ + "/records", hierarchies_, std::move(*host));
+    registry_ = std::make_unique<Registry>(folder_ + "/records", hierarchies_, host_);
     ASSERT_TRUE(registry_->load());
     services_ = std::make_unique<Services>(
         Services{*registry_, [](const Registry::ContainerPtr& container) -> Result<void> {

@@ -14,18 +14,16 @@ namespace {
 
 using container::Child;
 
-class AnswersTest : public container::KernelTest {
+class AnswersTest : public container::HostTest {
  protected:
   void SetUp() override {
-    KernelTest::SetUp();
+    HostTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
     cgroup_.emplace(hierarchies_, "-answers");
     container::Record record;
     record.id = "test";
     record.cgroup_paths = cgroup_->paths();
-    auto host = host::Reader::open();
-    ASSERT_TRUE(host);
-    auto container = container::Container::open(record, hierarchies_, std::move(*host));
+    const auto container = open(record);
     ASSERT_TRUE(container) << container.error().message();
     answers_.emplace(*container);
   }
