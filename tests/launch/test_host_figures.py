@@ -45,7 +45,8 @@ def host_figures():
 
     for key, value in re.findall(r"^(\S+): +(\d+) kB", read["meminfo"], re.M):
         if key not in ("VmallocTotal", "Hugepagesize"):  # constants of the architecture
-            add(key, value, 1024, 1 / 1024)
+            # DirectMap1G in MB is round: 24 GB are the number of bytes in 6 pages, too.
+            add(key, value, 1024, *(() if key.startswith("DirectMap") else (1 / 1024,)))
     for line in read["stat"].splitlines():
         name, *values = line.split()
         for column, value in enumerate(values[:10] if name.startswith("cpu") else values[:1]):
