@@ -59,8 +59,7 @@ Result<Holdings> Holdings::from_environment() {
   const auto number = parse_u64(count);
   std::string_view rest = names;
   for (unsigned i = 0; number && i < *number; ++i) {
-    const std::string name(rest.substr(0, rest.find(':')));
-    rest.remove_prefix(std::min(rest.size(), name.size() + 1));
+    const std::string name(next_part(rest, ':'));
     UniqueFd fd(kFirst + static_cast<int>(i));
     if (::fcntl(fd.get(), F_SETFD, FD_CLOEXEC) != 0) {
       fd.release();

@@ -15,7 +15,8 @@ namespace umwelt::fusefs {
 //   lock, state.lock         of the runtime folder; of the state folder
 //   listener, listener.lock  the control socket
 //   journal                  journal.h
-//   config.0, live.0         the mounted /dev/fuse descriptors; config.1 ... clones of them
+//   config.0, live.0, pressure.0
+//                            the mounted /dev/fuse descriptors; config.1 ... clones of them
 //   kept/NAME                what the server asked to keep (descriptor_store.h)
 //   channel                  the other end of the channel to the server, or to the keeper
 //   server                   a pidfd

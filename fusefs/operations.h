@@ -13,7 +13,7 @@ struct Served {
   Side side = Side::kConfig;  // not kShared
 };
 
-// The same for both connections. Every request is answered exactly once, whatever happens: all
+// The same for all connections. Every request is answered exactly once, whatever happens: all
 // answers are sent by one function, which also turns errors and exceptions into one.
 const fuse_lowlevel_ops& operations();
 

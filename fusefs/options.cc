@@ -110,15 +110,14 @@ Result<Settings> parse_settings(std::string_view toml_text, const std::string& p
 std::optional<Options> parse_options(int argc, char** argv, int& code) {
   Options options;
   options.arguments.assign(argv + 1, argv + argc);
-  std::string runtime, state, config, log_level;
+  std::string runtime, state, config;
   CLI::App app("Serves /proc and /sys files of containers.", "umweltd");
   app.set_version_flag("-v,--version", "umweltd " UMWELT_VERSION);
   app.add_flag("-f,--foreground", options.foreground, "Stay in the foreground, log to stderr");
   app.add_option("--runtime-dir", runtime, "Socket, mounts, records (default /run/umwelt)");
   app.add_option("--state-dir", state, "The shared tree (default /var/lib/umwelt)");
   app.add_option("--config", config, "Configuration (default /etc/umwelt/umwelt.toml)");
-  app.add_option("--log-level", log_level, "trace, debug, info, warning or error");
-  options.log_level.clear();
+  app.add_option("--log-level", options.log_level, "trace, debug, info, warning or error");
   add_lxcfs_options(app, options);
   app.allow_extras();  // a message of our own
   const auto refuse = [&](const std::string& why) {
@@ -152,7 +151,6 @@ std::optional<Options> parse_options(int argc, char** argv, int& code) {
   const bool must_exist = options.directories.config != container::Directories{}.config;
   const auto settings = read_settings(options.directories.config, must_exist);
   if (!settings) return refuse(settings.error().message());
-  if (!log_level.empty()) options.log_level = log_level;
   if (options.log_level.empty()) options.log_level = settings->log_level.value_or("info");
   if (!is_log_level(options.log_level))
     return refuse(fmt::format("--log-level must be one of {}", fmt::join(kLogLevels, ", ")));

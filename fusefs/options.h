@@ -14,7 +14,7 @@ namespace umwelt::fusefs {
 // what is built in.
 struct Options {
   container::Directories directories;
-  std::string log_level = "info";
+  std::string log_level;
   unsigned threads = 0;  // that serve one connection
   bool foreground = false;
   std::vector<std::string> arguments;  // as given: for a program that takes over
@@ -31,7 +31,7 @@ struct Settings {
   std::optional<std::string> log_level;
   std::optional<unsigned> threads;
 };
-// EINVAL with the line at fault.
+// A whole sentence (code 0) with the line at fault.
 Result<Settings> parse_settings(std::string_view toml_text, const std::string& path);
 
 // nullopt: everything is done already (--help, --version) or wrong, and said; exit with `code`.

@@ -11,14 +11,16 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <future>
 #include <thread>
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "cgroup/parse.h"
 
 namespace umwelt::fusefs {
+
+constexpr std::size_t kMaxTasks = 4096;  // of a server
 
 pid_t pid_of(int pidfd) {
   const auto text = read_file(fmt::format("/proc/self/fdinfo/{}", pidfd), 4096);
@@ -31,16 +33,14 @@ pid_t pid_of(int pidfd) {
 }
 
 bool only_sleeps_uninterruptibly(pid_t pid) {
-  std::error_code error;
-  const std::filesystem::directory_iterator tasks(fmt::format("/proc/{}/task", pid), error);
-  if (error) return false;
-  for (const auto& task : tasks) {
-    const auto stat = read_file(task.path().string() + "/stat", 4096);
+  const std::string folder = fmt::format("/proc/{}/task", pid);
+  const auto tasks = read_names_at(AT_FDCWD, folder, kMaxTasks);
+  if (!tasks) return false;
+  for (const std::string& task : *tasks) {
+    const auto stat = read_file(fmt::format("{}/{}/stat", folder, task), 4096);
     if (!stat) continue;  // ended just now
-    const std::size_t name_end = stat->rfind(") ");
-    if (name_end == std::string::npos) return false;
-    const char state = (*stat)[name_end + 2];
-    if (state != 'D' && state != 'Z' && state != 'X') return false;
+    const auto state = cgroup::parse_task_state(*stat);
+    if (!state || (*state != 'D' && *state != 'Z' && *state != 'X')) return false;
   }
   return true;
 }

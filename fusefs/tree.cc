@@ -27,11 +27,8 @@ std::uint32_t hash_key(Scope scope, std::string_view path) {
 
 // Of the directory "hugepages-2048kB" on the way; 0 without one.
 std::uint64_t page_bytes_of(std::string_view path) {
-  while (!path.empty()) {
-    const std::size_t slash = path.find('/');
-    if (const auto bytes = cgroup::parse_huge_page_directory(path.substr(0, slash))) return *bytes;
-    path.remove_prefix(slash == std::string_view::npos ? path.size() : slash + 1);
-  }
+  while (!path.empty())
+    if (const auto bytes = cgroup::parse_huge_page_directory(next_part(path, '/'))) return *bytes;
   return 0;
 }
 

@@ -136,17 +136,18 @@ Result<void> replace_file(const std::string& path, std::string_view text, mode_t
   const std::string temporary = path + ".new";
   UniqueFd fd =
       UMWELT_TRY(open_at(AT_FDCWD, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
+  const auto give_up = [&](const std::string& what) {
+    const auto error = fail_errno(what);
+    ::unlink(temporary.c_str());
+    return error;
+  };
   while (!text.empty()) {
     const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
-    if (n < 0) {
-      const auto error = fail_errno("write " + temporary);
-      ::unlink(temporary.c_str());
-      return error;
-    }
+    if (n < 0) return give_up("write " + temporary);
     text.remove_prefix(static_cast<std::size_t>(n));
   }
-  if (durable && ::fsync(fd.get()) != 0) return fail_errno("fsync " + temporary);
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return fail_errno("rename " + path);
+  if (durable && ::fsync(fd.get()) != 0) return give_up("fsync " + temporary);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename " + path);
   return {};
 }
 

@@ -5,14 +5,11 @@
 
 namespace umwelt {
 
-bool setup_log(const std::string& level) {
-  const auto value = spdlog::level::from_str(level);
-  if (value == spdlog::level::off && level != "off") return false;
+void setup_log(const std::string& level) {
   auto logger = spdlog::stderr_color_mt("umwelt");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
-  logger->set_level(value);
+  logger->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(logger));
-  return true;
 }
 
 }  // namespace umwelt

@@ -10,7 +10,7 @@
 namespace umwelt {
 
 // Log lines to stderr: "2026-01-02T03:04:05.678 warning text"; colour only on a terminal.
-// `level` is one of trace, debug, info, warning, error; false when it is none of them.
-bool setup_log(const std::string& level);
+// `level` is one of trace, debug, info, warning, error.
+void setup_log(const std::string& level);
 
 }  // namespace umwelt

@@ -17,6 +17,9 @@ std::optional<std::string_view> next_line(std::string_view& rest);
 // Cuts the next word off `rest`, skipping blanks and tabs before it; empty at the end.
 std::string_view next_word(std::string_view& rest);
 
+// Cuts up to the next `separator`, which falls away, off `rest`; all of it where there is none.
+std::string_view next_part(std::string_view& rest, char separator);
+
 std::string_view trim(std::string_view text);
 
 // The whole text must be a decimal number that fits; nullopt otherwise.

@@ -21,14 +21,6 @@ bool controller(std::string_view option) {
          (option.starts_with("name=") && option.size() > 5);
 }
 
-// Cuts up to the next `separator`, which falls away.
-std::string_view cut(std::string_view& rest, char separator) {
-  const std::size_t end = std::min(rest.find(separator), rest.size());
-  const std::string_view part = rest.substr(0, end);
-  rest.remove_prefix(std::min(end + 1, rest.size()));
-  return part;
-}
-
 }  // namespace
 
 Result<Hierarchies> Hierarchies::parse(std::string_view mountinfo) {
@@ -49,7 +41,7 @@ Result<Hierarchies> Hierarchies::parse(std::string_view mountinfo) {
       if (found.v2.empty()) found.v2 = unescape_octal(mount_point);
     } else if (type == "cgroup") {
       while (!options.empty()) {
-        const std::string_view option = cut(options, ',');
+        const std::string_view option = next_part(options, ',');
         if (controller(option)) found.v1.emplace(option, unescape_octal(mount_point));
       }
     }
@@ -69,7 +61,7 @@ Result<void> check_path(std::string_view path) {
       path.find('\0') != std::string_view::npos)
     return refuse();
   while (!path.empty()) {
-    const std::string_view component = cut(path, '/');
+    const std::string_view component = next_part(path, '/');
     if (component == "." || component == "..") return refuse();
   }
   return {};
@@ -80,12 +72,12 @@ Result<Paths> parse_proc_cgroup(std::string_view text) {
   Paths paths;
   while (auto line = next_line(text)) {
     std::string_view path = *line;
-    const auto id = parse_u64(cut(path, ':'));
-    std::string_view controllers = cut(path, ':');
+    const auto id = parse_u64(next_part(path, ':'));
+    std::string_view controllers = next_part(path, ':');
     if (!id) return fail(EINVAL, "parse /proc/PID/cgroup");
     UMWELT_CHECK(check_path(path));
     if (controllers.empty()) paths.emplace("", path);
-    while (!controllers.empty()) paths.emplace(cut(controllers, ','), path);
+    while (!controllers.empty()) paths.emplace(next_part(controllers, ','), path);
   }
   if (paths.empty()) return fail(EINVAL, "parse /proc/PID/cgroup");
   return paths;

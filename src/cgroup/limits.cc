@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cgroup/limits.h"
 
-#include <algorithm>
 #include <array>
 
 #include "base/parse.h"
@@ -86,15 +85,6 @@ Result<BandwidthLimit> read_bandwidth(const Directory& directory, std::string& b
     if (here && (!limit.bandwidth || smaller(*here, *limit.bandwidth))) limit = {here, level};
   }
   return limit;
-}
-
-Result<Bytes> read_cpu_weight(const Directory& directory, std::string& buffer) {
-  const Text text =
-      UMWELT_TRY(directory.read(0, directory.v2() ? "cpu.weight" : "cpu.shares", buffer));
-  if (!text) return Bytes();
-  const auto value = parse_u64(trim(*text));
-  if (!value) return fail(EINVAL, "parse the CPU weight");
-  return directory.v2() ? value : weight_of_shares(*value);
 }
 
 Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& buffer) {

@@ -27,8 +27,6 @@ struct BandwidthLimit {
   unsigned level = 0;  // where it is set
 };
 Result<BandwidthLimit> read_bandwidth(const Directory& directory, std::string& buffer);
-Result<std::optional<std::uint64_t>> read_cpu_weight(const Directory& directory,
-                                                     std::string& buffer);
 
 struct MemoryLimit {
   std::optional<std::uint64_t> max_bytes, swap_max_bytes;

@@ -124,11 +124,6 @@ Result<std::optional<Bandwidth>> parse_cfs(std::string_view quota, std::string_v
   return std::optional(Bandwidth{static_cast<std::uint64_t>(*quota_us), *period_us});
 }
 
-std::uint64_t weight_of_shares(std::uint64_t shares) {
-  const std::uint64_t weight = mul_div(saturating_add(mul_div(shares, 100, 1), 512), 1, 1024);
-  return std::clamp<std::uint64_t>(weight, 1, 10000);
-}
-
 Result<MemoryStat> parse_memory_stat_v2(std::string_view text) {
   MemoryStat stat;
   if (parse_stat_fields(text, kMemoryStatV2, stat) == 0) return fail(EINVAL, "parse memory.stat");

@@ -25,9 +25,6 @@ Result<std::optional<Bandwidth>> parse_cpu_max(std::string_view text);
 // v1 cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us.
 Result<std::optional<Bandwidth>> parse_cfs(std::string_view quota, std::string_view period);
 
-// v1 cpu.shares as the v2 weight of the same effect (kernel/sched/core.c, cpu_weight_read_u64).
-std::uint64_t weight_of_shares(std::uint64_t shares);
-
 // v2 memory.stat (mm/memcontrol.c).
 Result<MemoryStat> parse_memory_stat_v2(std::string_view text);
 
@@ -39,6 +36,9 @@ struct MemoryStatV1 {
 };
 Result<MemoryStatV1> parse_memory_stat_v1(std::string_view text);
 
+// v1's name of a line of cgroup2's memory.stat; "" where it has none.
+std::string_view memory_stat_key_v1(std::string_view v2_key);
+
 // Every line of memory.stat.
 MemoryEvents parse_memory_events(std::string_view text, bool v2);
 
@@ -46,12 +46,9 @@ MemoryEvents parse_memory_events(std::string_view text, bool v2);
 struct CpuStat {
   std::uint64_t usage_us = 0, user_us = 0, system_us = 0, nice_us = 0, throttled_us = 0;
 };
-// v1's name of a line of cgroup2's memory.stat; "" where it has none.
-std::string_view memory_stat_key_v1(std::string_view v2_key);
-
 Result<CpuStat> parse_cpu_stat(std::string_view text);
 
-// v1 cpu.stat (and both versions' cpu.stat.local): time that a quota held the group, in ns.
+// v1 cpu.stat: time that a quota held the group, in ns.
 Result<std::uint64_t> parse_throttled_time_v1(std::string_view text);
 
 // v1 cpuacct.usage_percpu: ns of each possible CPU, in ascending order.

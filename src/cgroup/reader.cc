@@ -35,7 +35,6 @@ constexpr LimitFile kLimitFiles[] = {
     {"cpuset", "", "cpuset.cpus.partition"},
     {"cpu", "cpu.cfs_quota_us", "cpu.max"},
     {"cpu", "cpu.cfs_period_us", ""},
-    {"cpu", "cpu.shares", "cpu.weight"},
     {"memory", "memory.limit_in_bytes", "memory.max"},
     {"memory", "memory.memsw.limit_in_bytes", "memory.swap.max"},
     {"pids", "pids.max", "pids.max"},
@@ -171,7 +170,6 @@ Result<Reader::Found> Reader::Directories::find_limits(const CpuSet& online) con
     const BandwidthLimit limit = UMWELT_TRY(read_bandwidth(*directory, buffer));
     limits.bandwidth = limit.bandwidth;
     found.quota_level = limit.level;
-    limits.cpu_weight = UMWELT_TRY(read_cpu_weight(*directory, buffer));
   }
   if (const Directory* directory = find("memory")) {
     found.memory = UMWELT_TRY(read_memory_limit(*directory, buffer));

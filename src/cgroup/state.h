@@ -29,10 +29,9 @@ struct HugetlbLimit {
 // Changes only when somebody writes a control file or a CPU goes on- or offline. Every value is
 // the minimum (the intersection) over the cgroup and all its ancestors. nullopt: no limit.
 struct Limits {
-  CpuSet cpus;                              // effective cpuset, only CPUs that are online
-  CpuSet mems;                              // effective memory nodes
-  std::optional<Bandwidth> bandwidth;       // the smallest quota/period
-  std::optional<std::uint64_t> cpu_weight;  // v2 cpu.weight scale (1 to 10000), own cgroup only
+  CpuSet cpus;                         // effective cpuset, only CPUs that are online
+  CpuSet mems;                         // effective memory nodes
+  std::optional<Bandwidth> bandwidth;  // the smallest quota/period
   std::optional<std::uint64_t> memory_max_bytes;
   std::optional<std::uint64_t> swap_max_bytes;  // swap alone (v1: memsw limit - memory limit)
   std::optional<std::uint64_t> pids_max;

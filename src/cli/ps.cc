@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>

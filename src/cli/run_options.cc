@@ -22,13 +22,6 @@ tl::unexpected<Error> bad(std::string_view text, std::string_view allowed) {
   return fail(0, fmt::format("'{}' is not {}", printable(text, 60), allowed));
 }
 
-std::string_view next_part(std::string_view& rest, char separator) {
-  const std::size_t end = rest.find(separator);
-  const std::string_view part = rest.substr(0, end);
-  rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
-  return part;
-}
-
 Result<std::string> parse_source(std::string_view text) {
   const std::string path = UMWELT_TRY(parse_absolute_path(text));
   std::error_code error;
@@ -53,8 +46,8 @@ Result<std::string> parse_target(std::string_view text) {
   const auto within = [&](const std::string& root) {
     return normal == root || normal.starts_with(root + "/");
   };
-  if (std::string_view(text).find("..") != std::string_view::npos)
-    return bad(text, "a target without '..'");
+  for (std::string_view rest = path; !rest.empty();)
+    if (next_part(rest, '/') == "..") return bad(text, "a target without '..'");
   if (normal == "/" || within("/proc"))
     return fail(0, fmt::format("nothing can be mounted on {}", printable(path, 200)));
   return normal;

@@ -2,7 +2,6 @@
 // What the commands on images, vdisks and volumes have in common.
 #pragma once
 
-#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>

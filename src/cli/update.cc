@@ -6,6 +6,7 @@
 #include "cli/containers.h"
 #include "cli/options.h"
 #include "launch/cgroup.h"
+#include "launch/settings.h"
 
 namespace umwelt::cli {
 namespace {

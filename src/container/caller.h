@@ -5,7 +5,6 @@
 
 #include <sys/types.h>
 
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -56,8 +55,7 @@ cgroup::Paths below_common_ancestor(const cgroup::Paths& caller, const cgroup::P
 // sees itself in: the root of its cgroup namespace, else by its pid namespace's init, else its own
 // cgroup. Its start is that of the pid namespace's init (init_starttime, too); for a container that
 // shares the daemon's pid namespace, of the oldest process in its cgroup; for the machine itself,
-// boot. Name and
-// hostname stay empty: asking would mean entering its namespaces.
+// boot. Name and hostname stay empty: asking would mean entering its namespaces.
 struct Described {
   Record record;
   bool init_unknown = false;  // it has an init that can't be told

@@ -30,8 +30,8 @@ class CallerCache {
  public:
   using ContainerPtr = std::shared_ptr<Container>;
   static constexpr std::size_t kMaxTexts = 4096;
-  static constexpr std::size_t kMaxContainers =
-      1024;  // fewer where that takes too many descriptors
+  // Fewer where that takes too many descriptors.
+  static constexpr std::size_t kMaxContainers = 1024;
   static constexpr std::size_t kMaxKept = 1024;
   static constexpr std::size_t kMaxOfOneCgroup = 8;
 

@@ -2,7 +2,6 @@
 #include "container/container.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 
 #include "base/file.h"

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cstring>
-#include <span>
 #include <vector>
 
 #include "base/file.h"

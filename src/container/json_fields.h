@@ -5,10 +5,8 @@
 
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <type_traits>
 
 #include "base/result.h"
 

@@ -72,25 +72,6 @@ Result<void> check_name(const char* key, const std::string& text, std::size_t ma
   return {};
 }
 
-bool absolute_path(std::string_view path) {
-  return !path.empty() && path.front() == '/' && path.size() <= kMaxPathBytes &&
-         path.find('\0') == std::string_view::npos;
-}
-
-bool has_part(std::string_view path, std::string_view part) {
-  while (!path.empty()) {
-    const std::string_view next = path.substr(0, path.find('/'));
-    if (next == part) return true;
-    path.remove_prefix(std::min(path.size(), next.size() + 1));
-  }
-  return false;
-}
-
-// It is appended to mount points and compared with what /proc/PID/cgroup says.
-bool valid_cgroup_path(std::string_view path) {
-  return absolute_path(path) && !has_part(path, "..") && !has_part(path, ".");
-}
-
 // "cpu", "name=systemd", "" (cgroup2)
 bool valid_controller(std::string_view name) {
   return name.size() <= 255 && name.find('/') == std::string_view::npos &&
@@ -104,7 +85,7 @@ Result<void> read_cgroup_paths(const json& object, cgroup::Paths& out) {
     return bad_field("cgroup", "an object: controller to path");
   for (const auto& [controller, path] : field->items()) {
     if (!valid_controller(controller) || !path.is_string() ||
-        !valid_cgroup_path(path.get_ref<const std::string&>()))
+        !cgroup::check_path(path.get_ref<const std::string&>()))
       return bad_field("cgroup", "an object: controller to absolute path without \"..\"");
     out[controller] = path.get<std::string>();
   }
@@ -125,6 +106,13 @@ Result<view::Disk> disk_from_json(const json& value) {
   return disk;
 }
 
+bool absolute_path(std::string_view path) {
+  if (!path.starts_with('/') || path.size() > kMaxPathBytes) return false;
+  while (!path.empty())
+    if (next_part(path, '/') == "..") return false;
+  return true;
+}
+
 std::uint64_t clock_ns(clockid_t clock) {
   timespec time{};
   ::clock_gettime(clock, &time);
@@ -138,8 +126,7 @@ Result<std::string> directory(const std::string& given, const char* variable,
   std::string path = given;
   if (path.empty() && environment != nullptr) path = environment;
   if (path.empty()) path = fallback;
-  if (!absolute_path(path) || has_part(path, "..") ||
-      std::any_of(path.begin(), path.end(), control_character))
+  if (!absolute_path(path) || std::any_of(path.begin(), path.end(), control_character))
     return fail(EINVAL, "\"" + path + "\" is not an absolute path without \"..\"");
   path = std::filesystem::path(path).lexically_normal().string();
   if (path.size() > 1 && path.back() == '/') path.pop_back();
@@ -157,7 +144,6 @@ view::Identity Record::identity() const {
   identity.start_realtime_s = start_realtime_s;
   identity.limited = std::any_of(cgroup_paths.begin(), cgroup_paths.end(),
                                  [](const auto& entry) { return entry.second != "/"; });
-  identity.time_namespace = time_namespace;
   identity.disk_capacity_bytes = disk_capacity_bytes;
   identity.disk = disk;
   identity.policy = policy;

@@ -14,11 +14,8 @@ namespace {
 
 // A uevent is "ACTION@DEVPATH" and KEY=VALUE strings, each ended by a zero byte.
 bool is_cpu_event(std::string_view message) {
-  while (!message.empty()) {
-    const std::string_view field = message.substr(0, message.find('\0'));
-    if (field == "SUBSYSTEM=cpu") return true;
-    message.remove_prefix(std::min(message.size(), field.size() + 1));
-  }
+  while (!message.empty())
+    if (next_part(message, '\0') == "SUBSYSTEM=cpu") return true;
   return false;
 }
 

@@ -12,8 +12,8 @@ namespace umwelt::container {
 // files and its ancestors' (inotify; an ancestor that many share is watched once), CPU hotplug
 // (uevents), and the death of its init process (pidfd), which unregisters it. What nobody announces
 // (another cgroup's partition taking CPUs away, the removal of the cgroup) is found by looking at 8
-// containers a second in turn, and by reading all limits of one again. Also keeps
-// histories, sweeps on-demand containers and gives memory back.
+// containers a second in turn, and by reading all limits of one again. Also keeps histories, sweeps
+// on-demand containers and gives memory back.
 class Watch {
  public:
   using ContainerPtr = Registry::ContainerPtr;

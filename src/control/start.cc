@@ -58,8 +58,7 @@ Result<std::string> find_daemon() {
   const char* path = std::getenv("PATH");
   std::string_view rest = path == nullptr ? "/usr/local/sbin:/usr/sbin:/sbin" : path;
   while (!rest.empty()) {
-    const std::string_view folder = rest.substr(0, rest.find(':'));
-    rest.remove_prefix(std::min(rest.size(), folder.size() + 1));
+    const std::string_view folder = next_part(rest, ':');
     // A relative entry would make the daemon depend on the working directory.
     if (!folder.empty() && folder.front() == '/') folders.emplace_back(folder);
   }

@@ -2,9 +2,7 @@
 #include "host/parse.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
-#include <span>
 #include <string>
 
 #include "base/parse.h"

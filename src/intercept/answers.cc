@@ -98,9 +98,8 @@ Result<std::string> Answers::sysinfo_bytes(Layout layout) {
   if (sysinfo_ && sysinfo_->generation == generation && now - sysinfo_->made_ns < kShareNs)
     return pick(*sysinfo_);
   const view::Resources resources = UMWELT_TRY(container_->resources(kSysinfoNeeds));
-  sysinfo_ = std::make_shared<const Sysinfo>(Sysinfo{render_sysinfo(resources, Layout::k64),
-                                                     render_sysinfo(resources, Layout::k32), now,
-                                                     generation});
+  sysinfo_ = Sysinfo{render_sysinfo(resources, Layout::k64), render_sysinfo(resources, Layout::k32),
+                     now, generation};
   return pick(*sysinfo_);
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "container/container.h"
@@ -58,12 +59,12 @@ class Answers {
   Result<pid_t> target(const Request& request) const;
 
   const ContainerPtr container_;
-  std::mutex mutex_;  // guards everything below
+  std::mutex mutex_;  // guards what follows up to narrowed_
   KnownPtr known_;
   std::uint64_t known_generation_ = 0, known_made_ns_ = 0;
-  std::shared_ptr<const Sysinfo> sysinfo_;
-  std::mutex sysinfo_mutex_;  // held while it is made; taken before mutex_
   Narrowed narrowed_;
+  std::mutex sysinfo_mutex_;  // guards sysinfo_, also while that is made
+  std::optional<Sysinfo> sysinfo_;
 };
 
 }  // namespace umwelt::intercept

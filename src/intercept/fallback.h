@@ -4,7 +4,6 @@
 #include <sys/types.h>
 
 #include <chrono>
-#include <optional>
 #include <string>
 
 #include "base/result.h"

@@ -10,11 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
-#include <optional>
 
 #include "base/descriptor_message.h"
 #include "base/file.h"

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <map>
-#include <vector>
 
 #include "base/cpu_set.h"
 #include "view/resources.h"

@@ -76,6 +76,7 @@ struct Server::Impl {
   Result<void> add(const ContainerPtr& container, const std::string& suffix, UniqueFd listener,
                    UniqueFd notice);
   Result<void> take(int connection);
+  void drop(const std::string& suffix) const;
   Result<ContainerPtr> container_of(const ProcessState& state) const;
   std::shared_ptr<Answers> answers_of(const ContainerPtr& container);
   void accept_one();
@@ -154,6 +155,11 @@ void Server::Impl::adopt_kept(std::map<std::string, UniqueFd>& kept) {
   }
 }
 
+void Server::Impl::drop(const std::string& suffix) const {
+  keeping.drop("listener/" + suffix);
+  keeping.drop("notice/" + suffix);
+}
+
 Result<void> Server::Impl::take(int connection) {
   Handed handed = UMWELT_TRY(receive_handed(connection, kPatience));
   // One that nobody registered is found by who calls, if by nothing else.
@@ -170,12 +176,17 @@ Result<void> Server::Impl::take(int connection) {
     suffix = fmt::format("{}/{}", id, next_number++);
   }
   UMWELT_CHECK(keeping.keep("notice/" + suffix, handed.notice.get()));
-  UMWELT_CHECK(keeping.keep("listener/" + suffix, handed.listener.get()));
+  if (auto kept = keeping.keep("listener/" + suffix, handed.listener.get()); !kept) {
+    keeping.drop("notice/" + suffix);
+    return kept;
+  }
   if (needs_guard) {
     if (const auto asked = keeping.guard(suffix); !asked)
       spdlog::error("seccomp listener: {}", asked.error().message());
   }
-  return add(container, suffix, std::move(handed.listener), std::move(handed.notice));
+  auto added = add(container, suffix, std::move(handed.listener), std::move(handed.notice));
+  if (!added && added.error().code != ESHUTDOWN) drop(suffix);  // else the next server's
+  return added;
 }
 
 void Server::Impl::accept_one() {
@@ -208,8 +219,7 @@ void Server::Impl::listener_ended(std::uint64_t event) {
     std::this_thread::sleep_for(1ms);
   }
   join_or_abandon(*listener);
-  keeping.drop("listener/" + suffix);
-  keeping.drop("notice/" + suffix);
+  drop(suffix);
 }
 
 void Server::Impl::run() {

@@ -16,7 +16,6 @@
 #include <functional>
 #include <future>
 #include <map>
-#include <memory>
 #include <system_error>
 #include <thread>
 

@@ -19,6 +19,7 @@
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "cgroup/hierarchies.h"
 #include "launch/settings.h"
 
 // libcgroup's own, which cgroup_init(3) clears. Only in the library's archive.
@@ -30,6 +31,7 @@ namespace umwelt::launch {
 namespace {
 
 constexpr const char* kParent = "umwelt";
+constexpr const char* kLockFile = "/run/umwelt.lock";
 // On v2 only these are enabled for containers; on v1 every mounted controller is used, so that no
 // hierarchy shows a container outside its own cgroup.
 constexpr std::array kV2Controllers = {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"};
@@ -99,8 +101,9 @@ Result<Layout> read_layout() {
 
 // Between processes, also those with other runtime directories: whoever makes "umwelt/ID" must not
 // lose "umwelt" to somebody who removes the last container.
-Result<UniqueFd> lock_hierarchies(const Layout& layout) {
-  UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, *layout.mounts().begin(), O_RDONLY | O_DIRECTORY));
+// It is a file that only root can open: a lock of one that others can read is theirs to hold, too.
+Result<UniqueFd> lock_hierarchies() {
+  UniqueFd fd = UMWELT_TRY(open_at(AT_FDCWD, kLockFile, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
   while (::flock(fd.get(), LOCK_EX) != 0)
     if (errno != EINTR) return fail_errno("lock the cgroup hierarchy");
   return fd;
@@ -279,11 +282,18 @@ void count_io(const Layout& layout, const std::string& name) {
   }
 }
 
+bool is_member(std::string_view proc_cgroup, const std::string& name) {
+  const auto paths = cgroup::parse_proc_cgroup(proc_cgroup);
+  return paths && std::any_of(paths->begin(), paths->end(), [&](const auto& entry) {
+           return (entry.second + "/").starts_with("/" + name + "/");
+         });
+}
+
 // Through a descriptor, so that a pid that was given to another process meanwhile is spared.
 void kill_member(pid_t pid, const std::string& name) {
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   const auto text = read_file(fmt::format("/proc/{}/cgroup", pid));
-  if (process && text && text->find("/" + name) != std::string::npos)
+  if (process && text && is_member(*text, name))
     ::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
 }
 
@@ -345,7 +355,7 @@ Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) 
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
   {
-    const UniqueFd lock = UMWELT_TRY(lock_hierarchies(layout));
+    const UniqueFd lock = UMWELT_TRY(lock_hierarchies());
     if (exists(layout, name)) return fail(EEXIST, "make cgroup " + name);
     UMWELT_CHECK(make_group(layout, name));
   }
@@ -391,7 +401,7 @@ Result<void> destroy_cgroup(const std::string& id) {
   const Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
   if (!remove_empty(layout, name)) UMWELT_CHECK(kill_and_remove(layout, name));
-  const UniqueFd lock = UMWELT_TRY(lock_hierarchies(layout));
+  const UniqueFd lock = UMWELT_TRY(lock_hierarchies());
   (void)remove_empty(layout, kParent);
   return {};
 }

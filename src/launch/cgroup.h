@@ -12,10 +12,6 @@
 
 namespace umwelt::launch {
 
-// EINVAL with a sentence that names the option, when a limit can't be met on this host (CPUs that
-// it lacks, no such controller, memory below 4 MiB, ...).
-Result<void> check_limits(const ResourceLimits& limits);
-
 // Where it is or would be in each hierarchy.
 Result<cgroup::Paths> cgroup_paths(const std::string& id);
 // EEXIST when there is such a cgroup. After another error nothing is left of it.

@@ -107,8 +107,7 @@ Result<UniqueFd> make_cgroup_filesystem(const CgroupMount& cgroup) {
   if (!context) return fail_errno("open a cgroup filesystem");
   ::fsconfig(context.get(), FSCONFIG_SET_STRING, "source", "cgroup", 0);
   for (std::string_view rest = cgroup.controllers; !rest.empty();) {
-    const std::string flag(rest.substr(0, rest.find(',')));
-    rest.remove_prefix(std::min(rest.size(), flag.size() + 1));
+    const std::string flag(next_part(rest, ','));
     if (::fsconfig(context.get(), FSCONFIG_SET_FLAG, flag.c_str(), nullptr, 0) != 0)
       return fail_errno("choose cgroup controller " + flag);
   }
@@ -172,8 +171,7 @@ Result<void> mount_cgroups(int root, const std::vector<CgroupMount>& cgroups) {
       return fail_errno("make /sys/fs/cgroup/" + name);
     if (name.find(',') == std::string::npos) continue;
     for (std::string_view rest = name; !rest.empty();) {
-      const std::string part(rest.substr(0, rest.find(',')));
-      rest.remove_prefix(std::min(rest.size(), part.size() + 1));
+      const std::string part(next_part(rest, ','));
       if (::symlinkat(name.c_str(), directory.get(), part.c_str()) != 0)
         return fail_errno("link /sys/fs/cgroup/" + part);
     }

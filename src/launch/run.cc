@@ -20,6 +20,7 @@
 #include "launch/log_file.h"
 #include "launch/namespaces.h"
 #include "launch/self.h"
+#include "launch/settings.h"
 #include "launch/storage.h"
 #include "launch/store.h"
 #include "launch/supervise.h"

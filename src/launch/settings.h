@@ -34,4 +34,8 @@ std::uint64_t weight_of_shares(std::uint64_t shares);
 std::vector<Setting> settings_v1(const ResourceLimits& limits, const MemoryLimits& current);
 std::vector<Setting> settings_v2(const ResourceLimits& limits, const MemoryLimits& current);
 
+// An Error whose text is a whole sentence (code 0) that names the option, when a limit can't be met
+// on this host: CPUs that it lacks, memory below 4 MiB, ...
+Result<void> check_limits(const ResourceLimits& limits);
+
 }  // namespace umwelt::launch

@@ -14,7 +14,6 @@
 #include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string_view>
 #include <thread>
 

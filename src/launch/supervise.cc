@@ -13,7 +13,6 @@
 #include <charconv>
 #include <csignal>
 #include <filesystem>
-#include <vector>
 
 #include "base/child_process.h"
 #include "base/file.h"

@@ -18,13 +18,6 @@ namespace {
 constexpr std::size_t kMaxDatabaseBytes = 4U << 20;
 constexpr std::size_t kMaxGroups = 1024;
 
-std::string_view next_part(std::string_view& rest, char separator) {
-  const std::size_t end = rest.find(separator);
-  const std::string_view part = rest.substr(0, end);
-  rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
-  return part;
-}
-
 // The highest id means "no change" to the kernel.
 std::optional<std::uint32_t> parse_id(std::string_view text) {
   const auto id = parse_u64(text);

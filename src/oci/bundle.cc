@@ -184,24 +184,6 @@ Result<void> set_listener(JsonText& config, const Additions& additions) {
   return {};
 }
 
-Result<void> add_time_namespace(JsonText& config) {
-  const JsonValue* kernel = UMWELT_TRY(config.find(config.root(), "linux"));
-  if (kernel == nullptr) return {};
-  const JsonValue* namespaces = UMWELT_TRY(config.find(*kernel, "namespaces"));
-  if (namespaces == nullptr || namespaces->kind != JsonValue::Kind::kArray) return {};
-  bool own_pids = false;
-  for (const JsonValue& element : namespaces->elements) {
-    const JsonValue* type = UMWELT_TRY(config.find(element, "type"));
-    if (type == nullptr) continue;
-    const std::string name = config.string(*type).value_or("");
-    if (name == "time") return {};
-    own_pids |= name == "pid" && UMWELT_TRY(config.find(element, "path")) == nullptr;
-  }
-  // A container that joins the processes of another one shares their clock too.
-  if (own_pids) config.append(*namespaces, "{\"type\":\"time\"}");
-  return {};
-}
-
 }  // namespace
 
 Result<Bundle> read_bundle(const std::string& path) {
@@ -240,7 +222,6 @@ Result<std::string> add_to_config(const JsonText& config, const Additions& addit
   JsonText out = config;
   UMWELT_CHECK(add_hooks(out, additions));
   UMWELT_CHECK(set_listener(out, additions));
-  if (additions.time_namespace) UMWELT_CHECK(add_time_namespace(out));
   return out.edited();
 }
 

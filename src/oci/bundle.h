@@ -33,7 +33,6 @@ struct Additions {
   std::string former_listener;
   std::string container_id;
   std::vector<std::string> syscalls;  // that are notified
-  bool time_namespace = false;        // the runtime can make one
 };
 
 // Whether the container's syscalls go to the listener at that path.

@@ -37,8 +37,7 @@ Result<void> apply_views(std::string_view value, std::vector<std::string>& views
   for (const std::string& group : groups) all += (all.empty() ? "" : ", ") + group;
   views.clear();
   for (std::string_view rest = value; !rest.empty();) {
-    const std::string word(rest.substr(0, rest.find(',')));
-    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+    const std::string word(next_part(rest, ','));
     if (std::find(groups.begin(), groups.end(), word) == groups.end())
       return bad("umwelt.views", word, all);
     if (std::find(views.begin(), views.end(), word) == views.end()) views.push_back(word);

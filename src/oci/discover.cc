@@ -45,8 +45,7 @@ bool is_hex_id(std::string_view text) {
 std::vector<std::string_view> parts_of(std::string_view path) {
   std::vector<std::string_view> out;
   while (!path.empty()) {
-    const std::string_view part = path.substr(0, path.find('/'));
-    path.remove_prefix(std::min(path.size(), part.size() + 1));
+    const std::string_view part = next_part(path, '/');
     if (!part.empty()) out.push_back(part);
   }
   return out;

@@ -32,7 +32,8 @@ using RunProgram = std::function<Result<std::string>(const std::vector<std::stri
 
 // By id, or by the beginning of one that no other has; by pid, which may be any process of it.
 // Names that only a runtime knows are asked of docker, podman, lxc-info and machinectl, as far as
-// they are there. ENOENT; EEXIST when several begin like that.
+// they are there. A whole sentence (code 0) when there is none, EEXIST when several begin like
+// that.
 Result<Found> find_container(const std::string& name, const RunProgram& run);
 
 }  // namespace umwelt::oci

@@ -41,8 +41,7 @@ bool in_path(const char* program) {
   const char* path = std::getenv("PATH");
   std::string_view rest = path == nullptr ? "/usr/sbin:/usr/bin:/sbin:/bin" : path;
   while (!rest.empty()) {
-    const std::string_view folder = rest.substr(0, rest.find(':'));
-    rest.remove_prefix(std::min(rest.size(), folder.size() + 1));
+    const std::string_view folder = next_part(rest, ':');
     if (::access((std::string(folder) + "/" + program).c_str(), X_OK) == 0) return true;
   }
   return false;

@@ -35,7 +35,7 @@ struct SetupPaths {
 // docker, podman, containerd, crio, lxc, nspawn, cdi
 std::vector<std::string> setup_runtimes();
 
-// EINVAL for an unknown runtime, and for a file that is there and can't be understood.
+// EINVAL for an unknown runtime; a whole sentence (code 0) for a file that can't be understood.
 Result<SetupPlan> plan_setup(const std::string& runtime, const SetupPaths& paths);
 
 // Writes the plan's files, and before them copies of what they were. A second setup keeps the first
@@ -44,8 +44,8 @@ Result<SetupPlan> plan_setup(const std::string& runtime, const SetupPaths& paths
 Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
                          const SetupPaths& paths);
 
-// What an undo would change; `after` is empty and `remove` true for files that setup made. ENOENT
-// when that runtime is not set up; EEXIST, with the file's name, when somebody changed it since.
+// What an undo would change. A whole sentence (code 0) when that runtime is not set up, and with
+// the file's name when somebody changed it since.
 struct UndoStep {
   std::string path, now;
   std::optional<std::string> then;  // nullopt: it is removed

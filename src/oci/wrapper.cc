@@ -41,8 +41,7 @@ std::string_view base_name(std::string_view path) { return path.substr(path.rfin
 std::vector<std::string> split(std::string_view list, char separator) {
   std::vector<std::string> out;
   while (!list.empty()) {
-    const std::string_view part = list.substr(0, list.find(separator));
-    list.remove_prefix(std::min(list.size(), part.size() + 1));
+    const std::string_view part = next_part(list, separator);
     if (!part.empty()) out.emplace_back(part);
   }
   return out;

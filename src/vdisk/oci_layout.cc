@@ -18,13 +18,7 @@ using nlohmann::json;
 constexpr std::size_t kMaxJsonBytes = 8U << 20, kMaxLayers = 512;
 constexpr int kMaxNesting = 4;
 
-#if defined(__x86_64__)
 constexpr char kArchitecture[] = "amd64";
-#elif defined(__aarch64__)
-constexpr char kArchitecture[] = "arm64";
-#else
-constexpr char kArchitecture[] = "";
-#endif
 
 tl::unexpected<Error> bad_layout(const std::string& why) {
   return fail(0, "not a good image archive: " + why);

@@ -7,7 +7,6 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "base/file.h"

@@ -5,7 +5,6 @@
 // (pidfd_getfd(2)), and gives it its name when it is published.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 

@@ -2,7 +2,6 @@
 #include "view/accounting.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "base/parse.h"

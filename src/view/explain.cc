@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "view/explain.h"
 
-#include <algorithm>
-
 #include "base/parse.h"
 
 namespace umwelt::view {

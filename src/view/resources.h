@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,7 +39,6 @@ struct Identity {
   std::uint64_t start_boottime_ns = 0;               // CLOCK_BOOTTIME of the host at its start
   std::int64_t start_realtime_s = 0;                 // seconds since the epoch at its start
   bool limited = true;                               // false: the host itself, shown as it is
-  bool time_namespace = false;                       // it has a time namespace of its own
   std::optional<std::uint64_t> disk_capacity_bytes;  // of its root filesystem, where it is limited
   std::optional<Disk> disk;                          // that filesystem's own device
   Policy policy;

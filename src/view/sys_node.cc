@@ -5,18 +5,17 @@
 #include <fmt/format.h>
 
 #include <iterator>
-#include <optional>
 
 #include "base/parse.h"
 #include "view/files.h"
 #include "view/meminfo.h"
 #include "view/sys_cpu.h"
 #include "view/sys_files.h"
+#include "view/vmstat.h"
 
 namespace umwelt::view {
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::string_view kDigits = "0123456789";
 
 std::string render_cpulist(const Resources& r, const SysFile::Subject&,
@@ -88,38 +87,6 @@ std::string render_numastat(const Resources& r, const SysFile::Subject&,
   return text;
 }
 
-struct VmstatRow {
-  std::string_view key, meminfo_key;
-  std::uint64_t unit = kPageBytes;
-};
-// Counters (mm/vmstat.c) and the lines of the node's meminfo that count the same. Every other one
-// is 0.
-constexpr VmstatRow kVmstatRows[] = {
-    {"nr_free_pages", "MemFree"},
-    {"nr_zone_inactive_anon", "Inactive(anon)"},
-    {"nr_zone_active_anon", "Active(anon)"},
-    {"nr_zone_inactive_file", "Inactive(file)"},
-    {"nr_zone_active_file", "Active(file)"},
-    {"nr_zone_unevictable", "Unevictable"},
-    {"nr_inactive_anon", "Inactive(anon)"},
-    {"nr_active_anon", "Active(anon)"},
-    {"nr_inactive_file", "Inactive(file)"},
-    {"nr_active_file", "Active(file)"},
-    {"nr_unevictable", "Unevictable"},
-    {"nr_slab_reclaimable", "SReclaimable"},
-    {"nr_slab_unreclaimable", "SUnreclaim"},
-    {"nr_anon_pages", "AnonPages"},
-    {"nr_mapped", "Mapped"},
-    {"nr_file_pages", "FilePages"},
-    {"nr_dirty", "Dirty"},
-    {"nr_writeback", "Writeback"},
-    {"nr_shmem", "Shmem"},
-    {"nr_kernel_stack", "KernelStack", 1024},
-    {"nr_page_table_pages", "PageTables"},
-    {"nr_sec_page_table_pages", "SecPageTables"},
-    {"nr_swapcached", "SwapCached"},
-};
-
 // Of one length whatever the figures are: the kernel has pages and size of this file in its cache,
 // and of a text that becomes longer while it is read only a part would be seen. What is not used of
 // the room for them are spaces at the end.
@@ -131,9 +98,8 @@ std::string render_vmstat_of_node(const Resources& r, const SysFile::Subject& of
   std::size_t size = 0;
   while (auto host_line = next_line(host_text)) {
     const std::string_view key = next_word(*host_line);
-    std::uint64_t value = 0;
-    for (const VmstatRow& row : kVmstatRows)
-      if (row.key == key) value = meminfo_of_node(r, of.node, row.meminfo_key, false) / row.unit;
+    // Counters of what the kernel did on a node are 0, as in numastat.
+    const std::uint64_t value = share_of_node(r.nodes, of.node, vmstat_gauge(r, key).value_or(0));
     fmt::format_to(std::back_inserter(text), "{} {}\n", key, value);
     size += key.size() + 1 + kRoom + 1;
   }

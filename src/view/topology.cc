@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <tuple>
-#include <utility>
 
 namespace umwelt::view {
 namespace {

@@ -2,7 +2,6 @@
 // How the shown CPUs are arranged: what cpuinfo and cpuN/topology say must agree.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "view/resources.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // /proc/vmstat (mm/vmstat.c). Gauges are those of meminfo in other units; counters are the cgroup's
 // where it has one of the same name.
+#include "view/vmstat.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -53,6 +55,7 @@ struct Row {
 using S = cgroup::MemoryStat;
 // The host's where the container's memory is not limited, as in meminfo.
 constexpr Row kGauges[] = {
+    {"nr_free_pages", [](const Resources& r) { return r.memory.free / kPage; }},
     {"nr_zone_inactive_anon", of<&S::inactive_anon>},
     {"nr_zone_active_anon", of<&S::active_anon>},
     {"nr_zone_inactive_file", of<&S::inactive_file>},
@@ -83,7 +86,6 @@ constexpr Row kGauges[] = {
 
 // The container's always.
 constexpr Row kOwn[] = {
-    {"nr_free_pages", [](const Resources& r) { return r.memory.free / kPage; }},
     {"pgpgin", transferred_kib<&cgroup::DeviceIo::read_bytes>},
     {"pgpgout", transferred_kib<&cgroup::DeviceIo::written_bytes>},
 };
@@ -95,15 +97,20 @@ const Row* find(const Row (&rows)[N], std::string_view key) {
   return found == std::end(rows) ? nullptr : &*found;
 }
 
-std::uint64_t value_of(const Resources& r, const std::string& key, std::uint64_t host) {
+std::uint64_t value_of(const Resources& r, std::string_view key, std::uint64_t host) {
   if (const Row* row = find(kOwn, key)) return row->value(r);
-  if (const Row* row = find(kGauges, key)) return r.memory.limited ? row->value(r) : host;
+  if (const auto gauge = vmstat_gauge(r, key)) return r.memory.limited ? *gauge : host;
   for (const auto& [name, count] : r.memory_events)
     if (name == key) return count;
   return 0;
 }
 
 }  // namespace
+
+std::optional<std::uint64_t> vmstat_gauge(const Resources& r, std::string_view key) {
+  const Row* row = find(kGauges, key);
+  return row == nullptr ? std::nullopt : std::optional(row->value(r));
+}
 
 std::string render_vmstat(const Resources& r) {
   std::string text;

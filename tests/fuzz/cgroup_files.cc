@@ -15,7 +15,6 @@ int fuzz_cgroup_files(const std::uint8_t* data, std::size_t size) {
   const auto quota = next_line(rest);
   if (const auto cfs = cgroup::parse_cfs(quota.value_or(""), rest); cfs && *cfs)
     FUZZ_CHECK((*cfs)->period_us > 0);
-  if (const auto shares = parse_u64(text)) cgroup::weight_of_shares(*shares);
   (void)cgroup::parse_memory_stat_v2(text);
   (void)cgroup::parse_memory_stat_v1(text);
   for (const bool v2 : {false, true})

@@ -16,7 +16,6 @@ oci::Additions additions(bool listens) {
   out.syscalls = {"sysinfo", "sched_getaffinity"};
   out.former_listener = "/run/umwelt/seccomp.sock";
   if (listens) out.seccomp_listener = out.former_listener;
-  out.time_namespace = true;
   return out;
 }
 

@@ -230,7 +230,8 @@ def test_killed_servers_lose_no_call(umwelt, calls):
     while running.poll() is None and killed < kills:
         servers = server_pids(umwelt)
         if not servers:
-            pytest.skip("needs a server that somebody restarts")
+            time.sleep(0.05)  # the next one starts
+            continue
         os.kill(servers[0], signal.SIGKILL)
         killed += 1
         time.sleep(0.2 * SLOWNESS)

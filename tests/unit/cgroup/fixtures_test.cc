@@ -45,7 +45,6 @@ std::uint64_t total_ns(const CpuTime& time) { return time.user_ns + time.nice_ns
 // What all of them have: see limit in tests/fixtures/make and workload.py.
 void expect_the_container(const State& state) {
   EXPECT_EQ(state.limits.bandwidth, (Bandwidth{50000, 100000}));
-  EXPECT_EQ(state.limits.cpu_weight, 50u);
   EXPECT_EQ(state.limits.memory_max_bytes, 256u << 20);
   EXPECT_EQ(state.limits.swap_max_bytes, 128u << 20);
   EXPECT_EQ(state.limits.pids_max, 100u);

@@ -43,8 +43,6 @@ TEST_F(V2Limits, TheSmallestOverAllAncestorsWins) {
   write("a/cpu.max", "150000 100000\n");
   write("a/b/cpu.max", "10000 5000\n");  // 2 CPUs
   write("a/b/c/cpu.max", "max 100000\n");
-  write("a/b/cpu.weight", "1\n");
-  write("a/b/c/cpu.weight", "300\n");
   write("a/b/pids.max", "20\n");
   write("a/b/c/pids.max", "30\n");
   write("a/b/c/memory.high", "1\n");  // slows down, does not limit
@@ -53,7 +51,6 @@ TEST_F(V2Limits, TheSmallestOverAllAncestorsWins) {
   EXPECT_EQ(found->memory_max_bytes, 1000000u);
   EXPECT_EQ(found->swap_max_bytes, 500u);
   EXPECT_EQ(found->bandwidth, (Bandwidth{150000, 100000}));
-  EXPECT_EQ(found->cpu_weight, 300u);
   EXPECT_EQ(found->pids_max, 20u);
 }
 
@@ -119,14 +116,12 @@ TEST_F(V1Limits, EachControllerByItsOwnPath) {
   tree_.write("cpu/x/cpu.cfs_period_us", "50000\n");
   tree_.write("cpu/x/y/cpu.cfs_quota_us", "-1\n");
   tree_.write("cpu/x/y/cpu.cfs_period_us", "100000\n");
-  tree_.write("cpu/x/y/cpu.shares", "2048\n");
   tree_.write("cpu/s/cpu.cfs_quota_us", "1000\n");  // the cpuset's path says nothing of cpu
   tree_.write("cpu/s/cpu.cfs_period_us", "100000\n");
   tree_.write("cpuset/s/cpuset.effective_cpus", "1-2\n");
   const auto found = limits();
   ASSERT_TRUE(found);
   EXPECT_EQ(found->bandwidth, (Bandwidth{25000, 50000}));
-  EXPECT_EQ(found->cpu_weight, 200u);
   EXPECT_EQ(found->cpus, cpus("1-2"));
 }
 

@@ -38,14 +38,6 @@ TEST(ParseCfs, MinusOneIsNone) {
   EXPECT_FALSE(parse_cfs("", ""));
 }
 
-TEST(WeightOfShares, IsTheKernelsOwnScale) {
-  EXPECT_EQ(weight_of_shares(1024), 100u);
-  EXPECT_EQ(weight_of_shares(512), 50u);
-  EXPECT_EQ(weight_of_shares(2), 1u);
-  EXPECT_EQ(weight_of_shares(262144), 10000u);
-  EXPECT_EQ(weight_of_shares(~0ULL), 10000u);
-}
-
 TEST(ParseMemoryStat, WholeKeysOnly) {
   const auto stat = parse_memory_stat_v2(
       "anon 10\nfile 20\nkernel 5\nfile_mapped 7\nfile_dirty 8\nfile_thp 9\nshmem 4\nslab 99\n"

@@ -33,10 +33,8 @@ TEST(RealKernel, ReadsTheLimitsThatWereSet) {
   ASSERT_TRUE(cgroup.write("memory", v2 ? "memory.max" : "memory.limit_in_bytes", "268435456", 1));
   if (cgroup.v2("cpu")) {
     ASSERT_TRUE(cgroup.write("cpu", "cpu.max", "50000 100000", 1));
-    ASSERT_TRUE(cgroup.write("cpu", "cpu.weight", "200"));
   } else {
     ASSERT_TRUE(cgroup.write("cpu", "cpu.cfs_quota_us", "50000", 1));
-    ASSERT_TRUE(cgroup.write("cpu", "cpu.shares", "2048"));
   }
   ASSERT_TRUE(cgroup.write("pids", "pids.max", "77", 1));
 
@@ -47,7 +45,6 @@ TEST(RealKernel, ReadsTheLimitsThatWereSet) {
   EXPECT_EQ(limits->cpus.list(), std::to_string(last));
   EXPECT_FALSE(limits->mems.empty());
   EXPECT_EQ(limits->bandwidth, (Bandwidth{50000, 100000}));
-  EXPECT_EQ(limits->cpu_weight, 200u);
   EXPECT_EQ(limits->memory_max_bytes, 268435456u);
   EXPECT_EQ(limits->pids_max, 77u);
 }

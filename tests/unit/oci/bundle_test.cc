@@ -50,7 +50,6 @@ TEST(Bundle, ComesAfterHooksThatAreThere) {
 TEST(Bundle, WhatIsNoObjectStaysAsItIs) {
   Additions with = additions();
   with.seccomp_listener = with.former_listener = "/run/umwelt/seccomp.sock";
-  with.time_namespace = true;
   for (const char* kernel : {"null", "[]", "7"}) {
     const json config =
         json::parse(edit(std::string(R"({"linux":)") + kernel + R"(,"hooks":null})", with));
@@ -62,7 +61,6 @@ TEST(Bundle, WhatIsNoObjectStaysAsItIs) {
 TEST(Bundle, AgainIsTheSame) {
   Additions with = additions();
   with.seccomp_listener = with.former_listener = "/run/umwelt/seccomp.sock";
-  with.time_namespace = true;
   const std::string once = edit(R"({"linux":{"namespaces":[{"type":"pid"}]}})", with);
   EXPECT_EQ(edit(once, with), once);
 }
@@ -101,16 +99,6 @@ TEST(Bundle, AListenerThatIsNotThereAnyMoreIsTakenBackAndComesAgain) {
   EXPECT_EQ(seccomp["listenerPath"], "");
   EXPECT_EQ(seccomp["syscalls"][0]["action"], "SCMP_ACT_ALLOW");
   EXPECT_EQ(json::parse(edit(off, listening)), json::parse(on));
-}
-
-TEST(Bundle, ATimeNamespaceForOwnProcessesOnly) {
-  Additions with = additions();
-  with.time_namespace = true;
-  const json own = json::parse(edit(R"({"linux":{"namespaces":[{"type":"pid"}]}})", with));
-  EXPECT_EQ(own["linux"]["namespaces"].size(), 2U);
-  const json joined = json::parse(
-      edit(R"({"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}})", with));
-  EXPECT_EQ(joined["linux"]["namespaces"].size(), 1U);
 }
 
 TEST(Bundle, RefusesKeysThatReadersDisagreeOn) {
