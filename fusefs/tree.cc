@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "base/parse.h"
 #include "cgroup/parse.h"
 #include "fusefs/node.h"
 

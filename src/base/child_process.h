@@ -4,8 +4,11 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -26,5 +29,12 @@ Result<void> die_with_parent(bool yes);
 
 // Waits for a child and gives its end as a shell does: the exit code or 128 + signal.
 Result<int> wait_exit_code(int pidfd);
+
+// Runs `work` in a fork of this process, without its standard streams, and gives its text. For work
+// in somebody else's filesystems: with a system call, or a thread (launch/attach.h), that one of
+// them never answers a process can't end. ETIMEDOUT: after `patience`, or from `work`; the process
+// is left to itself then.
+Result<std::string> run_apart(const std::function<Result<std::string>()>& work,
+                              std::optional<std::chrono::milliseconds> patience = {});
 
 }  // namespace umwelt

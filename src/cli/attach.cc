@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/child_process.h"
 #include "cli/containers.h"
 #include "cli/machine.h"
 #include "cli/options.h"

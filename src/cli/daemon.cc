@@ -11,9 +11,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/child_process.h"
 #include "cli/containers.h"
 #include "cli/options.h"
-#include "cli/subprocess.h"
 #include "launch/attach.h"
 
 namespace umwelt::cli {

@@ -2,7 +2,6 @@
 #include "cli/subprocess.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,7 +10,6 @@
 #include <cerrno>
 #include <utility>
 
-#include "base/parse.h"
 #include "base/unique_fd.h"
 
 namespace umwelt::cli {
@@ -71,28 +69,6 @@ Result<Finished> run_program(const std::vector<std::string>& arguments) {
   const int status = wait_for(pid);
   finished.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return finished;
-}
-
-Result<std::string> run_apart(const std::function<Result<std::string>()>& work) {
-  auto [reader, writer] = UMWELT_TRY(open_pipe());
-  const pid_t pid = ::fork();
-  if (pid < 0) return fail_errno("fork");
-  if (pid == 0) {
-    // "ERRNO TEXT", or " TEXT".
-    const Result<std::string> result = work();
-    const std::string text =
-        result ? " " + *result : fmt::format("{} {}", result.error().code, result.error().text);
-    (void)!::write(writer.get(), text.data(), text.size());
-    ::_exit(0);
-  }
-  writer.reset();
-  const std::string text = read_all(reader.get());
-  const std::size_t blank = text.find(' ');
-  if (blank == std::string::npos) return fail(0, "a process that was to do it has crashed");
-  const auto code = parse_u64(std::string_view(text).substr(0, blank));
-  if (code != ETIMEDOUT) wait_for(pid);  // else it may not end
-  if (blank == 0) return text.substr(1);
-  return fail(static_cast<int>(code.value_or(0)), text.substr(blank + 1));
 }
 
 }  // namespace umwelt::cli

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,10 +16,5 @@ struct Finished {
 // Runs a program (found in PATH unless it has a slash) with no standard input, this program's
 // stderr, and signals at their defaults; returns what it wrote to stdout, at most 1 MiB.
 Result<Finished> run_program(const std::vector<std::string>& arguments);
-
-// Runs `work` in a fork of this process and gives its text. For work in somebody else's
-// filesystems: one that never answers leaves a thread (launch/attach.h) with which a process can't
-// end.
-Result<std::string> run_apart(const std::function<Result<std::string>()>& work);
 
 }  // namespace umwelt::cli

@@ -4,10 +4,11 @@
 #include <linux/netlink.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string_view>
+
+#include "base/parse.h"
 
 namespace umwelt::container {
 namespace {

@@ -47,16 +47,6 @@ std::string choice_path(const std::string& id, const container::Directories& dir
   return directories.records() + "/" + id + ".views";
 }
 
-Result<std::vector<std::string>> read_choice(const std::string& id,
-                                             const container::Directories& directories) {
-  const auto text = UMWELT_TRY(read_optional_at(AT_FDCWD, choice_path(id, directories)));
-  std::vector<std::string> groups;
-  std::string_view rest = text ? std::string_view(*text) : std::string_view();
-  while (auto line = next_line(rest))
-    if (!line->empty()) groups.emplace_back(*line);
-  return groups;
-}
-
 bool chosen(const std::vector<std::string>& groups, const KnownView& view) {
   return groups.empty() || std::find(groups.begin(), groups.end(), view.group) != groups.end();
 }
@@ -291,6 +281,16 @@ Result<Attached> attach_to(const container::Record& record,
 }
 
 }  // namespace
+
+Result<std::vector<std::string>> read_choice(const std::string& id,
+                                             const container::Directories& directories) {
+  const auto text = UMWELT_TRY(read_optional_at(AT_FDCWD, choice_path(id, directories)));
+  std::vector<std::string> groups;
+  std::string_view rest = text ? std::string_view(*text) : std::string_view();
+  while (auto line = next_line(rest))
+    if (!line->empty()) groups.emplace_back(*line);
+  return groups;
+}
 
 Result<void> keep_choice(const std::string& id, const std::vector<std::string>& groups,
                          const container::Directories& directories) {

@@ -50,6 +50,10 @@ inline constexpr std::chrono::seconds kAttachPatience{2};
 Result<void> keep_choice(const std::string& id, const std::vector<std::string>& groups,
                          const container::Directories& directories);
 
+// What keep_choice() kept.
+Result<std::vector<std::string>> read_choice(const std::string& id,
+                                             const container::Directories& directories);
+
 // The same in the caller's own mount namespace, which must not be the host's.
 Result<Attached> attach_views_here(const container::Record& record,
                                    const container::Directories& directories,

@@ -92,4 +92,10 @@ Result<UniqueFd> open_plain(int root, const std::string& path, int flags) {
   return UniqueFd(static_cast<int>(fd));
 }
 
+bool is_mount_point(const std::string& path) {
+  struct statx status {};
+  return ::statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, STATX_TYPE, &status) == 0 &&
+         (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 }  // namespace umwelt::launch

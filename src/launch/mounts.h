@@ -42,4 +42,7 @@ Result<UniqueFd> open_target(int root, const std::string& path, TargetKind kind)
 // The same for a path that must exist and has no symlink in it. ELOOP when it has.
 Result<UniqueFd> open_plain(int root, const std::string& path, int flags);
 
+// Whether something is mounted on `path` itself.
+bool is_mount_point(const std::string& path);
+
 }  // namespace umwelt::launch

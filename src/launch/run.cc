@@ -18,6 +18,7 @@
 #include "launch/child.h"
 #include "launch/launch.h"
 #include "launch/log_file.h"
+#include "launch/mounts.h"
 #include "launch/namespaces.h"
 #include "launch/self.h"
 #include "launch/settings.h"
@@ -289,6 +290,10 @@ Result<Daemon> reach_daemon(Spec& spec, const container::Directories& directorie
                             const std::function<void(const std::string&)>& warn) {
   auto client = control::connect_or_start(directories);
   if (client && spec.views == Views::kNone) return Daemon();
+  if (client)
+    for (const std::string& path : directories.mounts())
+      if (!is_mount_point(path))
+        client = fail(0, path + " is not mounted: restart umweltd (umwelt doctor says how)");
   if (client) return *std::move(client);
   if (spec.views == Views::kRequired) return fail(client.error());
   spec.views = Views::kNone;

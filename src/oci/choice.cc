@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/parse.h"
 #include "container/record.h"
 #include "launch/view_groups.h"
 

@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <optional>
 #include <set>
+#include <vector>
 
+#include "base/child_process.h"
 #include "base/cpu_set.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "cgroup/reader.h"
 #include "control/client.h"
+#include "launch/attach.h"
+#include "launch/mounts.h"
 #include "launch/store.h"
 #include "oci/doctor.h"
 #include "vdisk/loop.h"
@@ -21,27 +30,64 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::size_t kMaxFileBytes = 4U << 20;
+constexpr std::chrono::seconds kPatience{3};
+
 std::string mend_of(const container::Record& record) {
   return "umwelt attach " + std::to_string(record.init_pid);
 }
 
-// What the files say that the container's init sees.
+// Of a file that the container's processes may have covered by anything: nullopt where that is none
+// to be read.
+Result<std::optional<std::string>> read_inside(int root, const char* path) {
+  auto file = launch::open_plain(root, path, O_PATH);
+  if (!file && (file.error().code == ENOENT || file.error().code == ELOOP))
+    return std::optional<std::string>();
+  if (!file) return fail(file.error());
+  struct stat status {};
+  if (::fstat(file->get(), &status) != 0) return fail_errno(path);
+  if (!S_ISREG(status.st_mode)) return std::optional<std::string>();
+  return UMWELT_TRY(read_file(fmt::format("/proc/self/fd/{}", file->get()), kMaxFileBytes));
+}
+
+// What the files say that the container's init sees; nullopt of one that is covered.
 struct Seen {
-  std::uint64_t memory_bytes = 0;
-  unsigned cpus = 0;
+  std::optional<std::uint64_t> memory_bytes, cpus;
 };
-Result<Seen> look_inside(const container::Record& record) {
-  const std::string root = "/proc/" + std::to_string(record.init_pid) + "/root";
-  const std::string meminfo = UMWELT_TRY(read_file(root + "/proc/meminfo"));
-  const std::string cpuinfo = UMWELT_TRY(read_file(root + "/proc/cpuinfo"));
+Result<Seen> look_inside(pid_t init) {
+  const UniqueFd root =
+      UMWELT_TRY(open_at(AT_FDCWD, fmt::format("/proc/{}/root", init), O_PATH | O_DIRECTORY));
   Seen seen;
-  std::string_view rest = meminfo;
-  while (auto line = next_line(rest))
-    if (next_word(*line) == "MemTotal:")
-      seen.memory_bytes = parse_u64(next_word(*line)).value_or(0) << 10;
-  rest = cpuinfo;
-  while (auto line = next_line(rest))
-    if (next_word(*line) == "processor") ++seen.cpus;
+  if (const auto meminfo = UMWELT_TRY(read_inside(root.get(), "proc/meminfo"))) {
+    std::string_view rest = *meminfo;
+    while (auto line = next_line(rest))
+      if (next_word(*line) == "MemTotal:") seen.memory_bytes = parse_u64(next_word(*line));
+    if (seen.memory_bytes) *seen.memory_bytes <<= 10;
+  }
+  if (const auto cpuinfo = UMWELT_TRY(read_inside(root.get(), "proc/cpuinfo"))) {
+    seen.cpus = 0;
+    std::string_view rest = *cpuinfo;
+    while (auto line = next_line(rest))
+      if (next_word(*line) == "processor") ++*seen.cpus;
+  }
+  return seen;
+}
+
+// One that mounted a filesystem there which does not answer holds up nobody.
+Result<Seen> look_inside_apart(pid_t init) {
+  const auto print = [](const std::optional<std::uint64_t>& value) {
+    return value ? std::to_string(*value) : "-";
+  };
+  const std::string text = UMWELT_TRY(run_apart(
+      [&]() -> Result<std::string> {
+        const Seen seen = UMWELT_TRY(look_inside(init));
+        return print(seen.memory_bytes) + " " + print(seen.cpus);
+      },
+      kPatience));
+  std::string_view rest = text;
+  Seen seen;
+  seen.memory_bytes = parse_u64(next_word(rest));
+  seen.cpus = parse_u64(next_word(rest));
   return seen;
 }
 
@@ -53,20 +99,37 @@ Result<cgroup::Limits> enforced(const container::Record& record) {
   return reader.read_limits(CpuSet::parse(online).value_or(CpuSet()));
 }
 
-// "" when it is as it should be.
-std::string differences(const Seen& seen, const cgroup::Limits& limits) {
+std::uint64_t host_memory_bytes() {
+  struct sysinfo info {};
+  ::sysinfo(&info);
+  return std::uint64_t{info.totalram} * info.mem_unit;
+}
+
+// "" when it is as it should be. A limit above what the machine has limits nothing.
+std::string differences(const Seen& seen, const cgroup::Limits& limits,
+                        const std::vector<std::string>& groups) {
+  const auto chosen = [&](const char* group) {
+    return groups.empty() || std::find(groups.begin(), groups.end(), group) != groups.end();
+  };
   std::string out;
-  if (limits.memory_max_bytes && seen.memory_bytes >> 10 != *limits.memory_max_bytes >> 10)
-    out += fmt::format("it is shown {} KiB of memory, its cgroup has {}", seen.memory_bytes >> 10,
-                       *limits.memory_max_bytes >> 10);
+  const auto& limit = limits.memory_max_bytes;
+  if (chosen("memory") && seen.memory_bytes && limit && *limit < host_memory_bytes() &&
+      *seen.memory_bytes >> 10 != *limit >> 10)
+    out += fmt::format("it is shown {} KiB of memory, its cgroup has {}", *seen.memory_bytes >> 10,
+                       *limit >> 10);
   // A quota may show less than the cpuset.
-  if (seen.cpus == 0 || seen.cpus > limits.cpus.count())
+  if (chosen("cpu") && seen.cpus && (*seen.cpus == 0 || *seen.cpus > limits.cpus.count()))
     out += fmt::format("{}it is shown {} CPUs, its cgroup has {}", out.empty() ? "" : "; ",
-                       seen.cpus, limits.cpus.count());
+                       *seen.cpus, limits.cpus.count());
   return out;
 }
 
-Finding examine_one(const container::Record& record) {
+std::string describe(const Seen& seen) {
+  if (!seen.memory_bytes || !seen.cpus) return "something of its own covers its files";
+  return fmt::format("{} CPUs, {} MiB, as its cgroup", *seen.cpus, *seen.memory_bytes >> 20);
+}
+
+Finding examine_one(const container::Record& record, const container::Directories& directories) {
   Finding finding{"container " + (record.name.empty() ? record.id : record.name), Level::kFailure,
                   "", mend_of(record)};
   if (record.init_pid == 0) {
@@ -77,17 +140,19 @@ Finding examine_one(const container::Record& record) {
     finding = {finding.check, Level::kGood, "ends at this moment", ""};
     return finding;
   }
-  const auto seen = look_inside(record);
+  const auto seen = look_inside_apart(record.init_pid);
   const auto limits = enforced(record);
   if (!seen) {
     finding.text = "its files can't be read: " + seen.error().message();
   } else if (!limits) {
     finding.text = "its cgroup can't be read: " + limits.error().message();
-  } else if (finding.text = differences(*seen, *limits); finding.text.empty()) {
+  } else if (finding.text = differences(
+                 *seen, *limits,
+                 launch::read_choice(record.id, directories).value_or(std::vector<std::string>()));
+             finding.text.empty()) {
     finding.level = Level::kGood;
     finding.mend.clear();
-    finding.text =
-        fmt::format("{} CPUs, {} MiB, as its cgroup", seen->cpus, seen->memory_bytes >> 20);
+    finding.text = describe(*seen);
   }
   return finding;
 }
@@ -154,11 +219,12 @@ void examine_cgroups(const container::Directories& directories, std::vector<Find
           ::access((directories.launched() + "/" + id).c_str(), F_OK) != 0 &&
           ::access((directories.records() + "/" + id + ".json").c_str(), F_OK) != 0)
         out.push_back({"leaks", Level::kWarning, "cgroup " + entry.path().string() + " is nobody's",
-                       "rmdir " + entry.path().string()});
+                       "find " + entry.path().string() + " -depth -type d -exec rmdir {} +"});
     }
 }
 
-void examine_dead_mounts(std::vector<Finding>& out) {
+// Those of this daemon's own folders come alive when it is started (examine_mounts).
+void examine_dead_mounts(const container::Directories& directories, std::vector<Finding>& out) {
   const auto text = read_file("/proc/self/mountinfo");
   if (!text) return;
   std::string_view rest = *text;
@@ -166,6 +232,8 @@ void examine_dead_mounts(std::vector<Finding>& out) {
     if (line->find(" - fuse.umwelt ") == std::string_view::npos) continue;
     for (int field = 1; field <= 4; ++field) next_word(*line);
     const std::string path = unescape_octal(next_word(*line));
+    if (path.starts_with(directories.runtime + "/") || path.starts_with(directories.state + "/"))
+      continue;
     if (is_dead_mount(path))
       out.push_back({"leaks", Level::kWarning, path + " is a mount of a daemon that died",
                      "umount -l " + path});
@@ -184,14 +252,14 @@ void examine_containers(const container::Directories& directories, std::vector<F
     return;
   }
   if (records->empty()) out.push_back({"containers", Level::kGood, "none is registered", ""});
-  for (const container::Record& record : *records) out.push_back(examine_one(record));
+  for (const container::Record& record : *records) out.push_back(examine_one(record, directories));
 }
 
 void examine_leaks(const container::Directories& directories, std::vector<Finding>& out) {
   const std::size_t before = out.size();
   examine_loops(directories, out);
   examine_cgroups(directories, out);
-  examine_dead_mounts(out);
+  examine_dead_mounts(directories, out);
   if (out.size() == before)
     out.push_back({"leaks", Level::kGood, "no mount, loop device or cgroup is left over", ""});
 }

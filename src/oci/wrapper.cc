@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/file.h"
+#include "base/parse.h"
 #include "container/record.h"
 #include "intercept/paths.h"
 #include "intercept/process_state.h"

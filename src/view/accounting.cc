@@ -2,6 +2,7 @@
 #include "view/accounting.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/parse.h"
