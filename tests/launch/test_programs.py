@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from umwelt import CPUS, SLOWNESS, Terminal
+from umwelt import CPUS, REQUIRED, SLOWNESS, Terminal
 
 CPU = CPUS[-1]
 LIMITS = ("--cpuset", CPU, "--memory", "256M", "--memory-swap", "256M")
@@ -157,8 +157,7 @@ def test_programs(umwelt, folder):
             row.ask(umwelt, folder)
             asked.append(row)
     print("\n" + table(asked))
-    required = os.environ.get("UMWELT_REQUIRE", "").split()
-    assert not missing or not {"programs", *missing} & set(required), f"missing: {missing}"
+    assert not missing or not {"all", "programs", *missing} & REQUIRED, f"missing: {missing}"
     if missing:
         print(f"not installed: {', '.join(missing)}")
     assert all(row.right for row in asked), "\n" + table(asked)

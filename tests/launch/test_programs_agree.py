@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from umwelt import CPUS, SLOWNESS, Terminal, cpu_list
+from umwelt import CPUS, REQUIRED, SLOWNESS, Terminal, cpu_list
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(len(CPUS) < 2, reason="needs 2 CPUs")]
 
@@ -108,8 +108,7 @@ def installed(folder):
     rows = [row for row in ROWS if shutil.which(row[0]) and
             (row[0] != "java" or (folder / "Cpus.class").exists())]
     missing = sorted({row[0] for row in ROWS if row not in rows})
-    required = set(os.environ.get("UMWELT_REQUIRE", "").replace(",", " ").split())
-    assert not missing or "programs" not in required, missing
+    assert not missing or not {"all", "programs", *missing} & REQUIRED, f"missing: {missing}"
     if missing:
         print(f"not installed: {', '.join(missing)}")
     return rows

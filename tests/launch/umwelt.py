@@ -18,6 +18,8 @@ UMWELT = BIN / "umwelt"
 # Sanitizers and emulation make everything slower.
 SLOWNESS = {"asan": 4, "tsan": 12, "vm": 20}.get(os.environ.get("UMWELT_VARIANT", ""), 1)
 CPUS = sorted(os.sched_getaffinity(0))
+# What must not be skipped for want of a program, as tests/summary.py has it.
+REQUIRED = set(os.environ.get("UMWELT_REQUIRE", "").split(","))
 
 
 def _hierarchies():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """umwelt doctor finds what is wrong, and says what mends it."""
 
+import contextlib
 import json
 import os
 
@@ -54,23 +55,43 @@ def test_its_text_says_what_to_type(machine):
     wrong, mend = done.stdout.split("\nTo mend it:\n")
     assert "FAILURE" in wrong and f"{machine.runtime}/live: its daemon died" in wrong
     commands = {line.strip().split("   (")[0] for line in mend.splitlines()
-                if line.startswith("  umwelt daemon")}
+                if line.startswith("  umwelt daemon") or str(machine.folder) in line}
     assert commands == {"umwelt daemon start"}
     machine.umwelt("daemon", "start")
     assert examine(machine)["ok"]
 
 
-@pytest.mark.skipif(program("runc") is None, reason="needs runc")
-def test_a_container_without_its_files(bundle, tmp_path):
-    machine = bundle.machine
+@contextlib.contextmanager
+def running(bundle, out_path, annotations):
+    """A container `doc` of runc."""
     config = bundle.read()
     config["process"]["args"] = ["/bin/sleep", "600"]
+    config["annotations"] = annotations
     bundle.write(config)
     command, environment = bundle.command("runc", "run", "--detach", "--bundle", bundle.folder,
                                           "doc")
-    with open(tmp_path / "out", "wb") as out:
-        machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+    with open(out_path, "wb") as out:
+        bundle.machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
     try:
+        yield
+    finally:
+        command, environment = bundle.command("runc", "delete", "--force", "doc")
+        bundle.machine.run(*command, env=environment)
+
+
+@pytest.mark.skipif(program("runc") is None, reason="needs runc")
+def test_files_that_were_not_asked_for_are_not_missed(bundle, tmp_path):
+    for group in ("cpu", "memory"):
+        with running(bundle, tmp_path / "out", {"umwelt.views": group}):
+            answer = examine(bundle.machine)
+            assert answer["ok"], (group, failures(answer))
+    bundle.machine.nothing_left()
+
+
+@pytest.mark.skipif(program("runc") is None, reason="needs runc")
+def test_a_container_without_its_files(bundle, tmp_path):
+    machine = bundle.machine
+    with running(bundle, tmp_path / "out", {}):
         assert examine(machine)["ok"]
         record = json.loads((machine.runtime / "records/doc.json").read_text())
         pid = record["init_pid"]
@@ -80,9 +101,6 @@ def test_a_container_without_its_files(bundle, tmp_path):
         assert wrong[0]["mend"] == f"umwelt attach {pid}"
         machine.umwelt(*wrong[0]["mend"].split()[1:])
         assert examine(machine)["ok"]
-    finally:
-        command, environment = bundle.command("runc", "delete", "--force", "doc")
-        machine.run(*command, env=environment)
     machine.nothing_left()
 
 

@@ -6,6 +6,15 @@
 namespace umwelt {
 namespace {
 
+TEST(Parse, PartsUpToASeparator) {
+  std::string_view rest = "a::b";
+  EXPECT_EQ(next_part(rest, ':'), "a");
+  EXPECT_EQ(next_part(rest, ':'), "");
+  EXPECT_EQ(next_part(rest, ':'), "b");
+  EXPECT_EQ(rest, "");
+  EXPECT_EQ(next_part(rest, ':'), "");
+}
+
 TEST(Parse, Sizes) {
   EXPECT_EQ(parse_size("0"), 0U);
   EXPECT_EQ(parse_size("123"), 123U);
