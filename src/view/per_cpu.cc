@@ -9,6 +9,7 @@
 
 #include "base/parse.h"
 #include "view/files.h"
+#include "view/sys_cpu.h"
 
 namespace umwelt::view {
 namespace {
@@ -68,13 +69,9 @@ void append_domain(std::string& text, const Resources& r, const host::Schedstat:
   if (!mask) return;
   const CpuSet cpus = r.cpus.translate(*mask);
   if (cpus.count() < 2) return;
-  // As wide as the kernel's.
-  const auto digits = domain.mask.size() - static_cast<std::size_t>(std::count(
-                                               domain.mask.begin(), domain.mask.end(), ','));
   constexpr std::size_t kNone = ~std::size_t{0};
   fmt::format_to(std::back_inserter(text), "{} {}{}\n", domain.name,
-                 cpus.mask(static_cast<unsigned>(digits) * 4),
-                 neutral_counters(domain.rest, kNone, 0));
+                 cpus.mask(mask_bits(domain.mask)), neutral_counters(domain.rest, kNone, 0));
 }
 
 // "version 15", and the time that the file was read at.

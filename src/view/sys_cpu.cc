@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <optional>
 
@@ -13,29 +14,6 @@
 
 namespace umwelt::view {
 namespace {
-
-struct Mask {
-  CpuSet set;
-  unsigned bits = 0;  // the width that the kernel printed
-};
-
-// "3f,ffffffff": see CpuSet::mask().
-std::optional<Mask> parse_mask(std::string_view text) {
-  text = trim(text);
-  std::vector<unsigned> digits;  // hexadecimal, the highest first
-  for (const char c : text) {
-    if (c == ',') continue;
-    const std::size_t digit = std::string_view("0123456789abcdef").find(c);
-    if (digit == std::string_view::npos || digits.size() > CpuSet::kMaxId / 4) return std::nullopt;
-    digits.push_back(static_cast<unsigned>(digit));
-  }
-  if (digits.empty()) return std::nullopt;
-  Mask mask;
-  mask.bits = static_cast<unsigned>(digits.size()) * 4;
-  for (unsigned i = 0; i < mask.bits; ++i)
-    if ((digits[digits.size() - 1 - i / 4] >> (i % 4)) & 1U) mask.set.set(i);
-  return mask;
-}
 
 std::string render_mask(const Resources& r, const SysFile::Subject&, std::string_view host_text) {
   return translate_mask(r.cpus, host_text);
@@ -113,23 +91,14 @@ std::string translate_list(const Cpus& cpus, std::string_view host_text) {
 }
 
 std::string translate_mask(const Cpus& cpus, std::string_view host_text) {
-  const std::optional<Mask> mask = parse_mask(host_text);
-  return mask ? line(cpus.translate(mask->set).mask(mask->bits)) : std::string();
+  host_text = trim(host_text);
+  const std::optional<CpuSet> mask = CpuSet::parse_mask(host_text);
+  return mask ? line(cpus.translate(*mask).mask(mask_bits(host_text))) : std::string();
 }
 
-std::string line(std::string text) {
-  text += '\n';
-  return text;
-}
-
-std::string render_cpu_online(const Resources& r) { return line(r.cpus.online.list()); }
-std::string render_cpu_offline(const Resources& r) { return line(r.cpus.offline.list()); }
-std::string render_cpu_possible(const Resources& r) { return line(r.cpus.possible.list()); }
-std::string render_cpu_present(const Resources& r) { return line(r.cpus.present.list()); }
-std::string render_cpu_enabled(const Resources& r) { return line(r.cpus.enabled.list()); }
-std::string render_cpu_isolated(const Resources& r) { return line(r.cpus.isolated.list()); }
-std::string render_cpu_kernel_max(const Resources& r) {
-  return line(fmt::format("{}", r.cpus.kernel_max));
+unsigned mask_bits(std::string_view mask) {
+  return 4 * static_cast<unsigned>(
+                 std::count_if(mask.begin(), mask.end(), [](char c) { return c != ','; }));
 }
 
 }  // namespace umwelt::view

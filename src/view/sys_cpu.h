@@ -23,6 +23,8 @@ std::string render_cpu_kernel_max(const Resources& r);
 std::string translate_list(const Cpus& cpus, std::string_view host_text);
 std::string translate_mask(const Cpus& cpus, std::string_view host_text);
 
+unsigned mask_bits(std::string_view mask);  // how wide it is: 4 for each digit
+
 std::string line(std::string text);  // with a newline
 
 }  // namespace umwelt::view
