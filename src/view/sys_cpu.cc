@@ -101,4 +101,19 @@ unsigned mask_bits(std::string_view mask) {
                  std::count_if(mask.begin(), mask.end(), [](char c) { return c != ','; }));
 }
 
+std::string line(std::string text) {
+  text += '\n';
+  return text;
+}
+
+std::string render_cpu_online(const Resources& r) { return line(r.cpus.online.list()); }
+std::string render_cpu_offline(const Resources& r) { return line(r.cpus.offline.list()); }
+std::string render_cpu_possible(const Resources& r) { return line(r.cpus.possible.list()); }
+std::string render_cpu_present(const Resources& r) { return line(r.cpus.present.list()); }
+std::string render_cpu_enabled(const Resources& r) { return line(r.cpus.enabled.list()); }
+std::string render_cpu_isolated(const Resources& r) { return line(r.cpus.isolated.list()); }
+std::string render_cpu_kernel_max(const Resources& r) {
+  return line(fmt::format("{}", r.cpus.kernel_max));
+}
+
 }  // namespace umwelt::view
