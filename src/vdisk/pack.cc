@@ -62,6 +62,14 @@ tl::unexpected<Error> bad_archive(archive* a) {
   return fail(0, fmt::format("not a good tar archive: {}", text.empty() ? "unreadable" : text));
 }
 
+// libarchive's own errors are -1, and EILSEQ for what its format can't hold; they say nothing
+// without its text.
+tl::unexpected<Error> failed(archive* a, const std::string& what) {
+  const int code = archive_errno(a);
+  if (code > 0 && code != EILSEQ) return fail(code, what);
+  return fail(0, fmt::format("{}: {}", what, text_of(archive_error_string(a))));
+}
+
 std::optional<TreeEntry::Type> type_of(archive_entry* e) {
   using Type = TreeEntry::Type;
   if (archive_entry_hardlink(e) != nullptr) return Type::kHardLink;
@@ -175,15 +183,14 @@ Result<void> copy_content(archive* writer, archive_entry* e, int directory) {
     if (n < 0) return fail_errno("read a file of the image");
     if (n == 0) return {};
     if (archive_write_data(writer, buffer.data(), static_cast<std::size_t>(n)) < 0)
-      return fail(archive_errno(writer), "write the archive");
+      return failed(writer, "write the archive");
   }
 }
 
 Result<void> write_entry(archive* writer, archive_entry* e, int directory) {
   if (e == nullptr) return {};
   const int code = archive_write_header(writer, e);
-  if (code != ARCHIVE_OK && code != ARCHIVE_WARN)
-    return fail(archive_errno(writer), "write the archive");
+  if (code != ARCHIVE_OK && code != ARCHIVE_WARN) return failed(writer, "write the archive");
   return copy_content(writer, e, directory);
 }
 
@@ -219,22 +226,24 @@ Result<void> pack(int directory, int file, const ArchiveProgress& progress) {
   archive_write_set_format_pax(writer.get());
   archive_entry_linkresolver_set_strategy(links.get(), archive_format(writer.get()));
   if (archive_write_open_fd(writer.get(), file) != ARCHIVE_OK)
-    return fail(archive_errno(writer.get()), "write the archive");
+    return failed(writer.get(), "write the archive");
   // Names in the archive are relative, and so is what is read.
   const UniqueFd before = UMWELT_TRY(open_at(AT_FDCWD, ".", O_PATH | O_DIRECTORY));
   if (::fchdir(directory) != 0) return fail_errno("enter the image");
   Result<void> result;
   if (archive_read_disk_open(disk.get(), ".") != ARCHIVE_OK)
-    result = fail(archive_errno(disk.get()), "read the image");
+    result = failed(disk.get(), "read the image");
   while (result) {
     std::unique_ptr<archive_entry, FreeEntry> entry(archive_entry_new());
     const int code = archive_read_next_header2(disk.get(), entry.get());
     if (code == ARCHIVE_EOF) break;
     if (code != ARCHIVE_OK && code != ARCHIVE_WARN) {
-      result = fail(archive_errno(disk.get()), "read the image");
+      result = failed(disk.get(), "read the image");
       break;
     }
     archive_read_disk_descend(disk.get());
+    // tar knows none, and one is worth nothing without the process that listens on it.
+    if (archive_entry_filetype(entry.get()) == AE_IFSOCK) continue;
     // The same content gives the same archive.
     archive_entry_unset_atime(entry.get());
     archive_entry_unset_ctime(entry.get());
@@ -248,7 +257,7 @@ Result<void> pack(int directory, int file, const ArchiveProgress& progress) {
   }
   if (::fchdir(before.get()) != 0 && result) result = fail_errno("leave the image");
   if (result && archive_write_close(writer.get()) != ARCHIVE_OK)
-    result = fail(archive_errno(writer.get()), "write the archive");
+    result = failed(writer.get(), "write the archive");
   return result;
 }
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Images: what is odd about what goes in, and what an import or a machine that ends leaves.
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "base/file.h"
+#include "host.h"
+#include "vdisk/image.h"
+#include "vdisk/tool.h"
+
+namespace umwelt::vdisk {
+namespace {
+
+using test::make_directory;
+using test::scratch_directory;
+using test::shell;
+using test::soon;
+
+class ImportTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    host = test::HostFilesystem::make("ext4", 512U << 20);
+    ASSERT_TRUE(host);
+    source = make_directory("source");
+    ASSERT_EQ(shell("echo hello > " + source + "/f"), 0);
+  }
+  ImageStore open() const {
+    auto images = ImageStore::open(host->path() + "/images");
+    EXPECT_TRUE(images) << images.error().message();
+    return std::move(*images);
+  }
+  std::string left() const {
+    std::string names;
+    EXPECT_EQ(shell("ls -A " + host->path() + "/images", &names), 0);
+    return names;
+  }
+  static Result<void> export_to(const ImageStore& images, const Image& image,
+                                const std::string& path) {
+    const UniqueFd file = UMWELT_TRY(open_at(AT_FDCWD, path, O_RDWR | O_CREAT | O_TRUNC, 0600));
+    return images.export_to(image, file.get());
+  }
+
+  std::unique_ptr<test::HostFilesystem> host;
+  std::string source, archive = scratch_directory() + "/archive.tar";
+};
+
+TEST_F(ImportTest, AnExportHasNoSockets) {
+  const ImageStore images = open();
+  ASSERT_EQ(shell("cd " + source +
+                  " && python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'"),
+            0);
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  const auto exported = export_to(images, *image, archive);
+  ASSERT_TRUE(exported) << exported.error().message();
+  std::string names;
+  ASSERT_EQ(shell("tar tf " + archive, &names), 0);
+  EXPECT_EQ(names, "./\n./f\n");
+  EXPECT_TRUE(images.import(archive, "b"));
+}
+
+}  // namespace
+}  // namespace umwelt::vdisk
