@@ -38,6 +38,9 @@ tl::unexpected<Error> damaged(const std::string& name, const std::string& why) {
   return fail(0, fmt::format("image {} is damaged ({}): remove it and import it again", name, why));
 }
 
+// Not on a read-only filesystem.
+bool is_writable(int file) { return (::fcntl(file, F_GETFL) & O_ACCMODE) == O_RDWR; }
+
 bool has_name(int file) {
   struct stat status {};
   return ::fstat(file, &status) == 0 && status.st_nlink > 0;
@@ -232,11 +235,15 @@ Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
     if (const auto number = read_loop_hint(mounted.lock.get()))
       mounted.loop = Loop::find(*number, mounted.lock.get());
     if (mounted.loop) break;
-    if (lock_file(mounted.lock.get())) {
+    const bool writable = is_writable(mounted.lock.get());
+    const auto locked = lock_file(mounted.lock.get(), writable ? Lock::kAlone : Lock::kShared);
+    if (!locked && locked.error().code != EBUSY) return fail(locked.error());
+    if (locked) {
       if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
       mounted.loop = UMWELT_TRY(Loop::attach(
           mounted.lock.get(), {.name = "umwelt/" + owner_ + "/image", .read_only = true}));
-      UMWELT_CHECK(write_loop_hint(mounted.lock.get(), mounted.loop->number()));
+      // Without it the next one attaches a device of its own.
+      if (writable) UMWELT_CHECK(write_loop_hint(mounted.lock.get(), mounted.loop->number()));
       (void)write_file_at(AT_FDCWD, mounted.loop->sysfs() + "/queue/read_ahead_kb", kReadAheadKib);
       break;
     }
@@ -256,8 +263,9 @@ Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
 Result<MountedImage> ImageStore::mount_directory(const Image& image) const {
   const std::string name = content_name(image);
   MountedImage mounted;
-  mounted.lock = UMWELT_TRY(open_at(directory_.get(), lock_name(image), O_RDWR | O_NOFOLLOW));
-  if (!lock_file(mounted.lock.get(), Lock::kShared)) return fail(EBUSY, "image " + image.name);
+  mounted.lock = UMWELT_TRY(open_at(directory_.get(), lock_name(image), O_RDONLY | O_NOFOLLOW));
+  if (auto locked = lock_file(mounted.lock.get(), Lock::kShared); !locked)
+    return fail(locked.error().code, "image " + image.name);
   if (!has_name(mounted.lock.get())) return fail(ENOENT, "image " + image.name);
   mounted.mount = UMWELT_TRY(clone_mount(directory_.get(), name));
   mount_attr attributes{};

@@ -66,5 +66,28 @@ TEST_F(ImportTest, AnExportHasNoSockets) {
   EXPECT_TRUE(images.import(archive, "b"));
 }
 
+TEST_F(ImportTest, AReadOnlyStoreIsGoodForReading) {
+  const auto tool = find_tool("mkfs.erofs");
+  ASSERT_TRUE(tool);
+  const ImageStore images = open();
+  const auto image = images.import(source, "a");
+  ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
+  const auto directory = images.import(source, "d");
+  ASSERT_EQ(shell("umount " + *tool), 0);
+  ASSERT_TRUE(image && directory);
+  ASSERT_EQ(shell("mount -o remount,ro " + host->path()), 0);
+  for (const Image& each : {*image, *directory}) {
+    {
+      const auto one = images.mount(each), two = images.mount(each);
+      ASSERT_TRUE(one) << one.error().message();
+      ASSERT_TRUE(two) << two.error().message();
+      EXPECT_EQ(*read_file(path_of(two->mount.get()) + "/f"), "hello\n");
+      EXPECT_TRUE(images.in_use(each));
+    }
+    EXPECT_TRUE(soon([&] { return !images.in_use(each); }));
+    EXPECT_TRUE(export_to(images, each, archive));
+  }
+}
+
 }  // namespace
 }  // namespace umwelt::vdisk

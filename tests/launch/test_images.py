@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that are odd, or lie on an odd filesystem, and what the commands print as JSON."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from disks import MIB, refused, vdisks, volume
+
+pytestmark = pytest.mark.usefixtures("no_disk_left")
+
+
+@pytest.fixture
+def bare(umwelt, tmp_path, busybox):
+    """A root filesystem of one program."""
+    root = tmp_path / "bare"
+    root.mkdir()
+    shutil.copy(busybox, root / "busybox")
+    umwelt.ok("image", "import", root)
+    yield root
+    umwelt.ok("image", "rm", "bare")
+
+
+def test_images_on_a_read_only_filesystem(umwelt, host_filesystem, bare, tmp_path, nothing_left):
+    images = umwelt.state / "images"
+    assert not (host_filesystem / "images").exists()
+    shutil.copytree(images, host_filesystem / "images")
+    subprocess.run(["mount", "-o", "remount,ro", host_filesystem], check=True)
+    subprocess.run(["mount", "--bind", host_filesystem / "images", images], check=True)
+    try:
+        with umwelt.detached("--image", "bare", "--", "/busybox", "sleep", "1000"):
+            assert umwelt.run("--image", "bare", "--", "/busybox", "echo", "on") == "on\n"
+            assert json.loads(umwelt.ok("image", "inspect", "bare"))[0]["in_use"]
+        umwelt.ok("image", "export", "bare", "--output", tmp_path / "bare.tar")
+        refused(umwelt, "image", "rm", "bare", text="Read-only")
+    finally:
+        subprocess.run(["umount", "-l", images], check=True)
