@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #include "oci/doctor.h"
 #include "vdisk/loop.h"
 #include "vdisk/paths.h"
+#include "vdisk/staging.h"
 
 namespace umwelt::oci {
 namespace {
@@ -240,6 +242,18 @@ void examine_dead_mounts(const container::Directories& directories, std::vector<
   }
 }
 
+void examine_imports(const container::Directories& directories, std::vector<Finding>& out) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(vdisk::images_directory(directories), error)) {
+    if (!entry.path().filename().string().starts_with(vdisk::kStaging)) continue;
+    const std::string path = entry.path();
+    const auto staging = open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (staging && ::flock(staging->get(), LOCK_SH | LOCK_NB) == 0)
+      out.push_back(
+          {"leaks", Level::kWarning, path + " is of an import that was cut off", "rm -r " + path});
+  }
+}
+
 }  // namespace
 
 void examine_containers(const container::Directories& directories, std::vector<Finding>& out) {
@@ -258,10 +272,12 @@ void examine_containers(const container::Directories& directories, std::vector<F
 void examine_leaks(const container::Directories& directories, std::vector<Finding>& out) {
   const std::size_t before = out.size();
   examine_loops(directories, out);
+  examine_imports(directories, out);
   examine_cgroups(directories, out);
   examine_dead_mounts(directories, out);
   if (out.size() == before)
-    out.push_back({"leaks", Level::kGood, "no mount, loop device or cgroup is left over", ""});
+    out.push_back(
+        {"leaks", Level::kGood, "no mount, loop device, import or cgroup is left over", ""});
 }
 
 }  // namespace umwelt::oci

@@ -70,9 +70,6 @@ struct ImportStep {
 };
 using ImportProgress = std::function<void(const ImportStep&)>;
 
-// Names of directories that imports unpack to, each locked as long as its import runs.
-constexpr std::string_view kStaging = ".staging-";
-
 // Thread-safe, and safe against other processes with the same directory. Errors with code 0 are
 // whole sentences; ENOENT, EEXIST, EBUSY say it of the image's name.
 class ImageStore {
@@ -80,7 +77,8 @@ class ImageStore {
   static Result<ImageStore> open(const std::string& directory);
 
   // `source`: a directory, an archive (tar, OCI or docker), or "-" for an archive on `standard_in`.
-  // A crash leaves a staging directory that the next tidy() removes.
+  // When this returns, it is on the disk. Of an import that is killed nothing stays, of one in a
+  // crash of the host what the next tidy() removes.
   Result<Image> import(const std::string& source, const std::string& name,
                        const ImportProgress& progress = {}, int standard_in = 0) const;
   Result<ImageList> list() const;

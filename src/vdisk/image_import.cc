@@ -2,7 +2,6 @@
 // How images come in and go out.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -22,6 +21,7 @@
 #include "vdisk/image_file.h"
 #include "vdisk/pack.h"
 #include "vdisk/pool.h"
+#include "vdisk/staging.h"
 #include "vdisk/tool.h"
 #include "vdisk/tree_writer.h"
 
@@ -36,36 +36,6 @@ constexpr std::uint64_t kStepBytes = 256U << 10;  // of the archive, between two
 // All times are before it, so it changes nothing but the time of the image itself: the same content
 // gives the same file.
 constexpr char kSourceDate[] = "SOURCE_DATE_EPOCH=4102444800";
-
-// A directory for what is unpacked, of nobody else's concern; gone with the object.
-class Staging {
- public:
-  static Result<Staging> make(int directory, const std::string& path) {
-    Staging staging;
-    std::string name = path + "/" + std::string(kStaging) + "XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) return fail_errno("mkdtemp " + path);
-    staging.name_ = name.substr(path.size() + 1);
-    staging.parent_ = UMWELT_TRY(open_at(directory, ".", O_RDONLY | O_DIRECTORY));
-    staging.fd_ = UMWELT_TRY(open_at(directory, staging.name_, O_RDONLY | O_DIRECTORY));
-    if (::flock(staging.fd_.get(), LOCK_EX) != 0) return fail_errno("lock " + name);
-    return staging;
-  }
-  Staging(Staging&& other) noexcept
-      : parent_(std::move(other.parent_)),
-        fd_(std::move(other.fd_)),
-        name_(std::exchange(other.name_, {})) {}
-  Staging& operator=(Staging&&) = delete;
-  ~Staging() {
-    if (parent_ && !name_.empty()) (void)remove_below(parent_.get(), name_);
-  }
-
-  int fd() const { return fd_.get(); }
-
- private:
-  Staging() = default;
-  UniqueFd parent_, fd_;
-  std::string name_;
-};
 
 Result<UniqueFd> make_directory(int parent, const char* name) {
   if (::mkdirat(parent, name, 0755) != 0) return fail_errno("mkdir");
@@ -266,8 +236,8 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
     return fail(0, fmt::format("'{}' is no name of an image: letters, digits, '_', '.', ':' and "
                                "'-', at most {}, beginning with a letter or digit",
                                name.substr(0, 80), 128));
-  if (find(name)) return fail(EEXIST, "image " + name);
   UMWELT_TRY(tidy());
+  if (find(name)) return fail(EEXIST, "image " + name);
   UniqueFd input;
   struct stat status {};
   if (source != "-") {

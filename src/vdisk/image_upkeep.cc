@@ -13,6 +13,7 @@
 #include "vdisk/image.h"
 #include "vdisk/image_file.h"
 #include "vdisk/pool.h"
+#include "vdisk/staging.h"
 #include "vdisk/template.h"
 #include "vdisk/tool.h"
 #include "vdisk/tree_writer.h"

@@ -36,3 +36,13 @@ def test_images_on_a_read_only_filesystem(umwelt, host_filesystem, bare, tmp_pat
         refused(umwelt, "image", "rm", "bare", text="Read-only")
     finally:
         subprocess.run(["umount", "-l", images], check=True)
+
+
+def test_doctor_names_an_import_that_was_cut_off(umwelt, image):
+    folder = umwelt.state / "images/.staging-cutoff"
+    folder.mkdir()
+    findings = json.loads(umwelt("doctor", "--json").stdout)["findings"]
+    (leak,) = [f for f in findings if f["check"] == "leaks" and str(folder) in f["text"]]
+    assert leak["level"] == "warning" and leak["mend"] == f"rm -r {folder}"
+    umwelt("image", "import", "--name", image, "/etc")
+    assert not folder.exists()

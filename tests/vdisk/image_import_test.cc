@@ -66,6 +66,43 @@ TEST_F(ImportTest, AnExportHasNoSockets) {
   EXPECT_TRUE(images.import(archive, "b"));
 }
 
+TEST_F(ImportTest, OneThatIsKilledLeavesNothing) {
+  const ImageStore images = open();
+  ASSERT_EQ(shell("head -c 3000000 /dev/urandom > " + source + "/f && tar -C " + source + " -cf " +
+                  archive + " ."),
+            0);
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) {
+    int ends[2];
+    ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    const UniqueFd reading(ends[0]), writing(ends[1]);
+    const pid_t importer = ::fork();
+    if (importer == 0) {
+      ::close(ends[1]);
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      (void)images.import("-", "a", {}, reading.get());
+      ::_exit(0);
+    }
+    // Not all of it, so that it waits for the rest.
+    EXPECT_EQ(shell("head -c 2000000 " + archive + " > " + path_of(writing.get())), 0);
+    EXPECT_TRUE(soon(
+        [&] { return shell("test -s " + host->path() + "/images/.staging-*/rootfs/f") == 0; }));
+    EXPECT_EQ(*images.tidy(), 0U);
+    ::kill(importer, signal);
+    int status = 0;
+    ASSERT_EQ(::waitpid(importer, &status, 0), importer);
+    EXPECT_EQ(WTERMSIG(status), signal);
+    EXPECT_TRUE(soon([&] { return left().empty(); })) << signal << ": " << left();
+  }
+}
+
+TEST_F(ImportTest, ANameThatExistsKeepsNoLeftovers) {
+  const ImageStore images = open();
+  ASSERT_TRUE(images.import(source, "a"));
+  std::filesystem::create_directory(host->path() + "/images/.staging-dead");
+  EXPECT_EQ(images.import(source, "a").error().code, EEXIST);
+  EXPECT_EQ(left().find(".staging"), std::string::npos) << left();
+}
+
 TEST_F(ImportTest, AReadOnlyStoreIsGoodForReading) {
   const auto tool = find_tool("mkfs.erofs");
   ASSERT_TRUE(tool);
