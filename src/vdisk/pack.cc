@@ -5,6 +5,8 @@
 #include <archive_entry.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 #include <locale.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +16,9 @@
 #include <optional>
 
 #include "base/file.h"
+
+static_assert(ARCHIVE_ENTRY_ACL_READ == ACL_READ && ARCHIVE_ENTRY_ACL_WRITE == ACL_WRITE &&
+              ARCHIVE_ENTRY_ACL_EXECUTE == ACL_EXECUTE);
 
 namespace umwelt::vdisk {
 namespace {
@@ -91,6 +96,52 @@ std::optional<TreeEntry::Type> type_of(archive_entry* e) {
   }
 }
 
+std::uint16_t acl_tag(int tag) {
+  switch (tag) {
+    case ARCHIVE_ENTRY_ACL_USER_OBJ:
+      return ACL_USER_OBJ;
+    case ARCHIVE_ENTRY_ACL_USER:
+      return ACL_USER;
+    case ARCHIVE_ENTRY_ACL_GROUP_OBJ:
+      return ACL_GROUP_OBJ;
+    case ARCHIVE_ENTRY_ACL_GROUP:
+      return ACL_GROUP;
+    case ARCHIVE_ENTRY_ACL_MASK:
+      return ACL_MASK;
+    default:
+      return ACL_OTHER;
+  }
+}
+
+// What the archive has as text (SCHILY.acl.*) as the attribute that the kernel takes, with rows in
+// the order of their tags; one that is there as the attribute counts.
+Result<void> add_acl(archive_entry* e, int wanted, const char* attribute, TreeEntry& entry) {
+  if (archive_entry_acl_reset(e, wanted) == 0) return {};
+  for (const auto& [name, value] : entry.xattrs)
+    if (name == attribute) return {};
+  std::vector<posix_acl_xattr_entry> rows;
+  int type = 0, permissions = 0, tag = 0, id = 0;
+  const char* name = nullptr;
+  while (archive_entry_acl_next(e, wanted, &type, &permissions, &tag, &id, &name) == ARCHIVE_OK) {
+    const bool named = tag == ARCHIVE_ENTRY_ACL_USER || tag == ARCHIVE_ENTRY_ACL_GROUP;
+    // GNU tar writes names alone; whose number one is in the image is not known.
+    if (named && id < 0)
+      return fail(0,
+                  "an archive entry has an ACL with names and no numbers: make the archive with "
+                  "tar --xattrs --xattrs-include=*");
+    rows.push_back({acl_tag(tag), static_cast<std::uint16_t>(permissions),
+                    named ? static_cast<std::uint32_t>(id) : ~0U});
+  }
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.e_tag, a.e_id) < std::pair(b.e_tag, b.e_id);
+  });
+  const posix_acl_xattr_header header{POSIX_ACL_XATTR_VERSION};
+  std::string value(reinterpret_cast<const char*>(&header), sizeof header);
+  value.append(reinterpret_cast<const char*>(rows.data()), rows.size() * sizeof rows[0]);
+  entry.xattrs.emplace_back(attribute, std::move(value));
+  return {};
+}
+
 Result<TreeEntry> entry_of(archive_entry* e, TreeEntry::Type type) {
   TreeEntry entry;
   entry.type = type;
@@ -120,6 +171,8 @@ Result<TreeEntry> entry_of(archive_entry* e, TreeEntry::Type type) {
   while (archive_entry_xattr_next(e, &name, &value, &size) == ARCHIVE_OK)
     if (name != nullptr)
       entry.xattrs.emplace_back(name, std::string(static_cast<const char*>(value), size));
+  UMWELT_CHECK(add_acl(e, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, "system.posix_acl_access", entry));
+  UMWELT_CHECK(add_acl(e, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT, "system.posix_acl_default", entry));
   return entry;
 }
 

@@ -66,6 +66,56 @@ TEST_F(ImportTest, AnExportHasNoSockets) {
   EXPECT_TRUE(images.import(archive, "b"));
 }
 
+// The attributes of "f" and of the directory "d" in it.
+std::string acls(const std::string& root) {
+  std::string text;
+  EXPECT_EQ(shell("cd " + root +
+                      "/ && python3 -c \"import os; print([(p, k[-7:], os.getxattr(p, k), "
+                      "oct(os.stat(p).st_mode)) for p in ('f', 'd') "
+                      "for k in sorted(os.listxattr(p))])\"",
+                  &text),
+            0)
+      << text;
+  return text;
+}
+
+TEST_F(ImportTest, AclsAreKept) {
+  const ImageStore images = open();
+  ASSERT_EQ(shell("cd " + source + R"( && mkdir d && python3 - <<'END'
+import os, struct
+def acl(*rows):
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *row) for row in rows)
+rows = (1, 7, -1), (2, 5, 2), (2, 6, 4711), (4, 0, -1), (8, 4, 3), (16, 7, -1), (32, 1, -1)
+os.setxattr("f", "system.posix_acl_access", acl(*rows))
+os.setxattr("d", "system.posix_acl_access", acl(*rows[:2], *rows[3:]))
+os.setxattr("d", "system.posix_acl_default", acl(*rows))
+END
+)"),
+            0);
+  const auto expected = acls(source);
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  const auto exported = export_to(images, *image, archive);
+  ASSERT_TRUE(exported) << exported.error().message();
+  const auto check = [&](const std::string& name) {
+    const auto again = images.import(archive, name);
+    ASSERT_TRUE(again) << again.error().message();
+    const auto mounted = images.mount(*again);
+    ASSERT_TRUE(mounted) << mounted.error().message();
+    EXPECT_EQ(acls(path_of(mounted->mount.get())), expected) << name;
+  };
+  check("exported");
+  const std::string tar = "tar -C " + source + " -cf " + archive + " --xattrs --xattrs-include='*'";
+  ASSERT_EQ(shell(tar + " ."), 0);
+  check("attributes");
+  ASSERT_EQ(shell(tar + " --acls ."), 0);
+  check("both");
+  ASSERT_EQ(shell("tar -C " + source + " -cf " + archive + " --acls ."), 0);
+  const auto named = images.import(archive, "names");
+  ASSERT_FALSE(named);  // 2 is bin, wherever this runs
+  EXPECT_NE(named.error().text.find("--xattrs"), std::string::npos) << named.error().text;
+}
+
 TEST_F(ImportTest, OneThatIsKilledLeavesNothing) {
   const ImageStore images = open();
   ASSERT_EQ(shell("head -c 3000000 /dev/urandom > " + source + "/f && tar -C " + source + " -cf " +
@@ -103,6 +153,7 @@ TEST_F(ImportTest, ANameThatExistsKeepsNoLeftovers) {
   EXPECT_EQ(left().find(".staging"), std::string::npos) << left();
 }
 
+// FS_IOC_SHUTDOWN without a flush of the journal is a power cut.
 TEST_F(ImportTest, AReadOnlyStoreIsGoodForReading) {
   const auto tool = find_tool("mkfs.erofs");
   ASSERT_TRUE(tool);
