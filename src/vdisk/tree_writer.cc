@@ -17,7 +17,7 @@ namespace {
 
 using Type = TreeEntry::Type;
 
-constexpr std::uint64_t kSpaceCheckBytes = 64ULL << 20;
+constexpr std::uint64_t kSpaceCheckBytes = 64ULL << 20, kEntriesPerCheck = 256;
 constexpr std::uint64_t kNoteBytes = 64;  // of a path in memory, beside its letters
 constexpr std::string_view kWhiteout = ".wh.", kOpaque = ".wh..wh..opq";
 
@@ -110,6 +110,9 @@ Result<void> TreeWriter::check_space() {
   if (::fstatvfs(root_.get(), &status) != 0) return fail_errno("statvfs");
   if (status.f_bavail * status.f_frsize < reserve_bytes_)
     return fail(ENOSPC, fmt::format("unpack ({} MiB must stay free)", reserve_bytes_ >> 20));
+  // Without any left nobody on the host can make a file. btrfs counts none.
+  if (const std::uint64_t least = status.f_files / 20; status.f_favail < least)
+    return fail(ENOSPC, fmt::format("unpack ({} inodes must stay free)", least));
   unchecked_bytes_ = 0;
   return {};
 }
@@ -292,7 +295,7 @@ Result<UniqueFd> TreeWriter::add(const TreeEntry& entry) {
   note(path);
   if (layer_bytes_ + times_bytes_ > kMaxNotedBytes)
     return refuse(entry.path, "is one path too many to remember");
-  if (entries_ % 4096 == 0) UMWELT_CHECK(check_space());
+  if (entries_ % kEntriesPerCheck == 0) UMWELT_CHECK(check_space());
   if (entry.type == Type::kHardLink) {
     UMWELT_CHECK(link(*parent, name, entry));
     return UniqueFd();

@@ -41,7 +41,7 @@ class TreeWriter {
   static constexpr std::size_t kMaxDepth = 250, kMaxPathBytes = 3500;
   static constexpr std::uint64_t kMaxNotedBytes = 1ULL << 30;  // of paths, in memory
 
-  // `reserve_bytes` of the filesystem stay free: ENOSPC before.
+  // `reserve_bytes` of the filesystem and a twentieth of its inodes stay free: ENOSPC before.
   static Result<TreeWriter> open(int directory, std::uint64_t reserve_bytes);
 
   // What is added from here on is the next layer (OCI image-spec, layer.md): its whiteouts remove

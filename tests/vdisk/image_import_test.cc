@@ -153,6 +153,17 @@ TEST_F(ImportTest, ANameThatExistsKeepsNoLeftovers) {
   EXPECT_EQ(left().find(".staging"), std::string::npos) << left();
 }
 
+TEST_F(ImportTest, SomeInodesStayFree) {
+  ASSERT_EQ(shell("cd " + source + " && seq 35000 | xargs touch && tar -cf " + archive + " ."), 0);
+  const ImageStore images = open();
+  const auto refused = images.import(archive, "a");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ENOSPC);
+  EXPECT_NE(refused.error().text.find("inodes must stay free"), std::string::npos)
+      << refused.error().text;
+  EXPECT_TRUE(images.list()->images.empty());
+}
+
 // FS_IOC_SHUTDOWN without a flush of the journal is a power cut.
 TEST_F(ImportTest, AReadOnlyStoreIsGoodForReading) {
   const auto tool = find_tool("mkfs.erofs");
