@@ -83,6 +83,7 @@ Result<json> unpack_archive(const Confined& confined, std::uint64_t reserve) {
   const UniqueFd root = UMWELT_TRY(make_directory(confined.directory, kRoot));
   TreeWriter writer = UMWELT_TRY(TreeWriter::open(root.get(), reserve));
   UMWELT_CHECK(unpack(confined.source, writer, steps(confined, "unpacking")));
+  if (writer.entries() == 0) return fail(0, "the archive is empty");
   UMWELT_CHECK(writer.finish());
   if (is_oci_layout(root.get())) return unpack_layout(root.get(), confined, reserve);
   return unpacked(kRoot, writer, {});

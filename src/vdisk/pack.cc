@@ -194,7 +194,6 @@ class Unpacker {
       UniqueFd file = UMWELT_TRY(writer_.add(entry));
       if (file) UMWELT_CHECK(copy(file.get(), entry));
     }
-    if (writer_.entries() == 0) return fail(0, "the archive is empty");
     return {};
   }
 

@@ -164,6 +164,23 @@ TEST_F(ImportTest, SomeInodesStayFree) {
   EXPECT_TRUE(images.list()->images.empty());
 }
 
+TEST_F(ImportTest, ALayerMayBeEmpty) {
+  const ImageStore images = open();
+  ASSERT_EQ(
+      shell("cd " + source + R"( && tar cf one.tar f && tar cf none.tar -T /dev/null && rm f &&
+echo '{"config": {}}' > c.json &&
+echo '[{"Config": "c.json", "Layers": ["none.tar", "one.tar", "none.tar"]}]' > manifest.json &&
+tar cf )" + archive +
+            " *"),
+      0);
+  const auto image = images.import(archive, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  EXPECT_EQ(image->entries, 1U);
+  const auto empty = images.import(source + "/none.tar", "b");
+  ASSERT_FALSE(empty);
+  EXPECT_NE(empty.error().text.find("empty"), std::string::npos) << empty.error().text;
+}
+
 // FS_IOC_SHUTDOWN without a flush of the journal is a power cut.
 TEST_F(ImportTest, AReadOnlyStoreIsGoodForReading) {
   const auto tool = find_tool("mkfs.erofs");
