@@ -242,12 +242,14 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
   UniqueFd input;
   struct stat status {};
   if (source != "-") {
-    input = UMWELT_TRY(open_at(AT_FDCWD, source, O_RDONLY | O_NONBLOCK));
-    if (::fstat(input.get(), &status) != 0) return fail_errno("fstat " + source);
+    const UniqueFd found = UMWELT_TRY(open_at(AT_FDCWD, source, O_PATH));
+    if (::fstat(found.get(), &status) != 0) return fail_errno("fstat " + source);
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISFIFO(status.st_mode))
       return fail(0, "neither a directory nor an archive");
-    // Only the open was not to wait.
-    if (::fcntl(input.get(), F_SETFL, 0) != 0) return fail_errno("fcntl " + source);
+    // Of a FIFO this waits until somebody writes to it.
+    auto opened = open_at(AT_FDCWD, path_of(found.get()), O_RDONLY);
+    if (!opened) return fail(opened.error().code, "open " + source);
+    input = *std::move(opened);
   }
   UniqueFd held = UMWELT_TRY(lock_store());  // tidy() removes what is not locked
   const Staging staging = UMWELT_TRY(Staging::make(directory_.get(), path_));

@@ -164,6 +164,17 @@ TEST_F(ImportTest, SomeInodesStayFree) {
   EXPECT_TRUE(images.list()->images.empty());
 }
 
+TEST_F(ImportTest, AFifoIsWaitedFor) {
+  const ImageStore images = open();
+  const std::string fifo = scratch_directory() + "/fifo";
+  ASSERT_EQ(shell("mkfifo " + fifo), 0);
+  ASSERT_EQ(shell("(sleep 0.3; exec tar -C " + source + " -cf " + fifo + " .) > /dev/null 2>&1 &"),
+            0);
+  const auto image = images.import(fifo, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  EXPECT_EQ(image->entries, 2U);
+}
+
 TEST_F(ImportTest, ALayerMayBeEmpty) {
   const ImageStore images = open();
   ASSERT_EQ(
