@@ -94,21 +94,20 @@ Result<void> check_no_vdisk_lies_on(const Image& image, const std::vector<vdisk:
   return {};
 }
 
-Result<int> remove(const Context& context, bool force, const Operands& names) {
+Result<int> remove(const Context& context, bool force, bool json, const Operands& names) {
   const ImageStore images = UMWELT_TRY(open_images(context));
   std::vector<vdisk::Entry> vdisks;
   if (!force) {
     const vdisk::Store store = UMWELT_TRY(open_vdisks(context));
     vdisks = UMWELT_TRY(store.list());
   }
-  return for_each_name(names, [&](const std::string& name) -> Result<void> {
+  return remove_each(names, json, [&](const std::string& name) -> Result<void> {
     if (const auto image = images.find(name)) UMWELT_CHECK(check_no_vdisk_lies_on(*image, vdisks));
     auto removed = images.remove(name);
     if (!removed && removed.error().code == ENOENT) UMWELT_TRY(find_image(images, name));
     if (!removed && removed.error().code == EBUSY)
       return fail(0, fmt::format("image {} is in use by a container: stop it first", name));
-    if (!removed) return removed;
-    return print(name + "\n");
+    return removed;
   });
 }
 
@@ -268,10 +267,11 @@ void add_image(CLI::App& app, Context& context) {
                          .examples = "umwelt image rm debian-12\n",
                          .min_operands = 1,
                          .max_operands = kAnyNumber,
-                         .action = [&context, force](const Operands& names) {
-                           return remove(context, *force, names);
+                         .action = [&context, force, json](const Operands& names) {
+                           return remove(context, *force, *json, names);
                          }});
   add_flag(*command, "-f,--force", *force, "also where a vdisk lies on it");
+  add_flag(*command, "--json", *json, "print JSON");
 
   auto verify = std::make_shared<bool>(false);
   command = add_command(*image, context,

@@ -7,6 +7,7 @@
 
 #include "base/parse.h"
 #include "cli/command_line.h"
+#include "cli/containers.h"
 #include "cli/options.h"
 #include "vdisk/paths.h"
 #include "vdisk/settings.h"
@@ -33,6 +34,20 @@ Result<vdisk::Store> open_vdisks(const Context& context) {
   const auto settings = UMWELT_TRY(vdisk::read_settings(context.directories.config));
   return vdisk::Store::open(vdisk::vdisks_directory(context.directories),
                             vdisk::templates_directory(context.directories), settings.policy);
+}
+
+Result<int> remove_each(const Operands& names, bool json,
+                        const std::function<Result<void>(const std::string& name)>& remove) {
+  nlohmann::json gone = nlohmann::json::array();
+  const auto act = [&](const std::string& name) -> Result<void> {
+    UMWELT_CHECK(remove(name));
+    if (!json) return print(name + "\n");
+    gone.push_back({{"name", name}});
+    return {};
+  };
+  const int code = UMWELT_TRY(for_each_name(names, act));
+  if (json) UMWELT_CHECK(print_json(gone));
+  return code;
 }
 
 nlohmann::json usage_json(const vdisk::Usage& usage) {

@@ -2,6 +2,7 @@
 // What the commands on images, vdisks and volumes have in common.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -20,6 +21,11 @@ Result<vdisk::ImageStore> open_images(const Context& context);
 Result<vdisk::Image> find_image(const vdisk::ImageStore& images, const std::string& name);
 
 Result<vdisk::Store> open_vdisks(const Context& context);
+
+// Removes every one by `remove` and prints the names of those that are gone; a failure is printed,
+// the others are still done.
+Result<int> remove_each(const Operands& names, bool json,
+                        const std::function<Result<void>(const std::string& name)>& remove);
 
 nlohmann::json usage_json(const vdisk::Usage& usage);
 // Record, use and figures of one vdisk; what can't be read is null.

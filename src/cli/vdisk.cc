@@ -158,17 +158,19 @@ Result<int> inspect(const Context& context, const Operands& names) {
   return code;
 }
 
-Result<int> grow(const Context& context, std::optional<std::uint64_t> size,
+Result<int> grow(const Context& context, std::optional<std::uint64_t> size, bool json,
                  const std::string& name) {
   if (!size) return fail_usage("vdisk grow: --size is missing");
   const Store store = UMWELT_TRY(open_vdisks(context));
-  Progress progress("growing " + name);
+  std::optional<Progress> progress("growing " + name);
   auto grown = store.resize(name, *size);
+  progress.reset();
   if (!grown && grown.error().code == EPERM)
     return fail(0, fmt::format("vdisk {} is in use, and only a process with CAP_SYS_RESOURCE may "
                                "grow it then: stop its container first",
                                name));
   UMWELT_CHECK(about(name, grown));
+  if (json) UMWELT_CHECK(show_json(store, name));
   return 0;
 }
 
@@ -185,7 +187,7 @@ Result<void> check_copy_name(const Store& store, const std::string& source,
                                          name.substr(vdisk::kVolumePrefix.size())));
 }
 
-Result<int> copy(const Context& context, bool read_only, const Operands& names) {
+Result<int> copy(const Context& context, bool read_only, bool json, const Operands& names) {
   UMWELT_CHECK(check_disk_name(names[1]));
   const Store store = UMWELT_TRY(open_vdisks(context));
   UMWELT_CHECK(check_copy_name(store, names[0], names[1]));
@@ -196,7 +198,10 @@ Result<int> copy(const Context& context, bool read_only, const Operands& names) 
       });
   if (!copied && copied.error().code == EEXIST) UMWELT_CHECK(about(names[1], copied));
   UMWELT_CHECK(about(names[0], copied));
-  UMWELT_CHECK(print(names[1] + "\n"));
+  if (json)
+    UMWELT_CHECK(show_json(store, names[1]));
+  else
+    UMWELT_CHECK(print(names[1] + "\n"));
   return 0;
 }
 
@@ -259,11 +264,10 @@ Result<int> check(const Context& context, vdisk::Effort effort, bool json, const
   return damaged ? kExitFailure : code;
 }
 
-Result<int> remove(const Context& context, const Operands& names) {
+Result<int> remove(const Context& context, bool json, const Operands& names) {
   const Store store = UMWELT_TRY(open_vdisks(context));
-  return for_each_name(names, [&](const std::string& name) -> Result<void> {
-    UMWELT_CHECK(about(name, store.remove(name)));
-    return print(name + "\n");
+  return remove_each(names, json, [&](const std::string& name) -> Result<void> {
+    return about(name, store.remove(name));
   });
 }
 
@@ -293,6 +297,7 @@ void add_create(CLI::App& vdisk, Context& context) {
 
 void add_grow(CLI::App& vdisk, Context& context) {
   auto size = std::make_shared<std::optional<std::uint64_t>>();
+  auto json = std::make_shared<bool>(false);
   CLI::App* command =
       add_command(vdisk, context,
                   {.name = "grow",
@@ -301,12 +306,13 @@ void add_grow(CLI::App& vdisk, Context& context) {
                    .examples = "umwelt vdisk grow web --size 20g\n",
                    .min_operands = 1,
                    .max_operands = 1,
-                   .action = [&context, size](const Operands& names) {
-                     return grow(context, *size, names.front());
+                   .action = [&context, size, json](const Operands& names) {
+                     return grow(context, *size, *json, names.front());
                    }});
   add_parsed(
       *command, "-s,--size", "SIZE", parse_capacity, [size](std::uint64_t v) { *size = v; },
       "the new capacity");
+  add_flag(*command, "--json", *json, "print JSON");
 }
 
 }  // namespace
@@ -337,18 +343,17 @@ void add_vdisk(CLI::App& app, Context& context) {
        .action = [&context](const Operands& names) { return inspect(context, names); }});
   add_grow(*vdisk, context);
   for (const bool read_only : {true, false})
-    add_command(*vdisk, context,
-                {.name = read_only ? "snapshot" : "clone",
-                 .summary = read_only ? "Copy a vdisk as it is now, never to be changed"
-                                      : "Copy a vdisk as it is now",
-                 .operands = "VDISK NAME",
-                 .examples = read_only ? "umwelt vdisk snapshot web web-before\n"
-                                       : "umwelt vdisk clone web-before web-2\n",
-                 .min_operands = 2,
-                 .max_operands = 2,
-                 .action = [&context, read_only](const Operands& names) {
-                   return copy(context, read_only, names);
-                 }});
+    add({.name = read_only ? "snapshot" : "clone",
+         .summary = read_only ? "Copy a vdisk as it is now, never to be changed"
+                              : "Copy a vdisk as it is now",
+         .operands = "VDISK NAME",
+         .examples = read_only ? "umwelt vdisk snapshot web web-before\n"
+                               : "umwelt vdisk clone web-before web-2\n",
+         .min_operands = 2,
+         .max_operands = 2,
+         .action = [&context, json, read_only](const Operands& names) {
+           return copy(context, read_only, *json, names);
+         }});
   add({.name = "trim",
        .summary = "Give the space of deleted files back to the host",
        .operands = "[VDISK...]",
@@ -373,14 +378,15 @@ void add_vdisk(CLI::App& app, Context& context) {
        .action = [&context, json](const Operands& names) {
          return check(context, vdisk::Effort::kEverything, *json, names);
        }});
-  add_command(*vdisk, context,
-              {.name = "rm",
-               .summary = "Remove vdisks with all that is on them",
-               .operands = "VDISK [VDISK...]",
-               .examples = "umwelt vdisk rm web\n",
-               .min_operands = 1,
-               .max_operands = kAnyNumber,
-               .action = [&context](const Operands& names) { return remove(context, names); }});
+  add({.name = "rm",
+       .summary = "Remove vdisks with all that is on them",
+       .operands = "VDISK [VDISK...]",
+       .examples = "umwelt vdisk rm web\n",
+       .min_operands = 1,
+       .max_operands = kAnyNumber,
+       .action = [&context, json](const Operands& names) {
+         return remove(context, *json, names);
+       }});
 }
 
 }  // namespace umwelt::cli

@@ -197,10 +197,12 @@ Result<void> apply_now(const Context& context, const Store& store, const std::st
   return {};
 }
 
-Result<int> update(const Context& context, const IoLimits& wanted, const Operands& names) {
+Result<int> update(const Context& context, const IoLimits& wanted, bool json,
+                   const Operands& names) {
   if (!wanted.any()) return fail_usage("volume update: no limit is named");
   const Store store = UMWELT_TRY(open_vdisks(context));
-  return for_each_name(names, [&](const std::string& name) -> Result<void> {
+  nlohmann::json all = nlohmann::json::array();
+  const auto act = [&](const std::string& name) -> Result<void> {
     UMWELT_TRY(find_volume(store, name));
     IoLimits limits;
     const auto updated = store.update(stored_name(name), [&](vdisk::Record& r) -> Result<void> {
@@ -209,16 +211,21 @@ Result<int> update(const Context& context, const IoLimits& wanted, const Operand
       return {};
     });
     if (!updated) return fail(vdisk::explain(updated.error(), "volume " + name));
-    return apply_now(context, store, name, limits);
-  });
+    UMWELT_CHECK(apply_now(context, store, name, limits));
+    if (json) all.push_back(volume_json(store, UMWELT_TRY(find_volume(store, name))));
+    return {};
+  };
+  const int code = UMWELT_TRY(for_each_name(names, act));
+  if (json) UMWELT_CHECK(print_json(all));
+  return code;
 }
 
-Result<int> remove(const Context& context, const Operands& names) {
+Result<int> remove(const Context& context, bool json, const Operands& names) {
   const Store store = UMWELT_TRY(open_vdisks(context));
-  return for_each_name(names, [&](const std::string& name) -> Result<void> {
+  return remove_each(names, json, [&](const std::string& name) -> Result<void> {
     if (auto removed = store.remove(stored_name(name)); !removed)
       return fail(vdisk::explain(removed.error(), "volume " + name));
-    return print(name + "\n");
+    return {};
   });
 }
 
@@ -281,18 +288,20 @@ void add_volume(CLI::App& app, Context& context) {
                                "umwelt volume update data --write-bps none\n",
                    .min_operands = 1,
                    .max_operands = kAnyNumber,
-                   .action = [&context, wanted](const Operands& names) {
-                     return update(context, *wanted, names);
+                   .action = [&context, wanted, json](const Operands& names) {
+                     return update(context, *wanted, *json, names);
                    }});
   add_speed_options(*command, *wanted);
-  add_command(*volume, context,
-              {.name = "rm",
-               .summary = "Remove volumes with all that is on them",
-               .operands = "VOLUME [VOLUME...]",
-               .examples = "umwelt volume rm data\n",
-               .min_operands = 1,
-               .max_operands = kAnyNumber,
-               .action = [&context](const Operands& names) { return remove(context, names); }});
+  add_flag(*command, "--json", *json, "print JSON");
+  add({.name = "rm",
+       .summary = "Remove volumes with all that is on them",
+       .operands = "VOLUME [VOLUME...]",
+       .examples = "umwelt volume rm data\n",
+       .min_operands = 1,
+       .max_operands = kAnyNumber,
+       .action = [&context, json](const Operands& names) {
+         return remove(context, *json, names);
+       }});
 }
 
 }  // namespace umwelt::cli

@@ -46,3 +46,25 @@ def test_doctor_names_an_import_that_was_cut_off(umwelt, image):
     assert leak["level"] == "warning" and leak["mend"] == f"rm -r {folder}"
     umwelt("image", "import", "--name", image, "/etc")
     assert not folder.exists()
+
+
+def test_json_of_what_changes_a_disk(umwelt, image, tmp_path):
+    def told(*arguments):
+        return json.loads(umwelt.ok(*arguments, "--json"))
+
+    umwelt.ok("vdisk", "create", "a", "--size", "64m")
+    assert told("vdisk", "grow", "a", "--size", "128m")["record"]["capacity_bytes"] == 128 * MIB
+    assert told("vdisk", "snapshot", "a", "s")["record"]["snapshot_of"] == "a"
+    assert told("vdisk", "clone", "a", "c")["name"] == "c"
+    done = umwelt("vdisk", "rm", "--json", "s", "absent", "c")
+    assert done.returncode == 1 and json.loads(done.stdout) == [{"name": "s"}, {"name": "c"}]
+    assert "there is no vdisk absent" in done.stderr
+    umwelt.ok("vdisk", "rm", "a")
+    assert not {"a", "s", "c"} & set(vdisks(umwelt))
+    with volume(umwelt, "kept"):
+        (updated,) = told("volume", "update", "kept", "--write-bps", "5m")
+        assert updated["name"] == "kept" and "5242880" in json.dumps(updated)
+    umwelt.ok("volume", "create", "v", "--size", "64m")
+    assert told("volume", "rm", "v") == [{"name": "v"}]
+    umwelt.ok("image", "import", "--name", "gone", tmp_path)
+    assert told("image", "rm", "gone") == [{"name": "gone"}]
