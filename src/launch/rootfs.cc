@@ -42,8 +42,11 @@ Result<UniqueFd> take_mount(int mount) {
   return copy;
 }
 
-Result<UniqueFd> open_proc(int root, const std::string& rootfs) {
+// `own`: the root is the container's, which may be given what its image lacks.
+Result<UniqueFd> open_proc(int root, const std::string& rootfs, bool own) {
   auto proc = open_plain(root, "proc", O_PATH | O_DIRECTORY);
+  if (!proc && proc.error().code == ENOENT && own)
+    return open_target(root, "proc", TargetKind::kDirectory);
   if (proc) return proc;
   const char* fault = proc.error().code == ELOOP     ? "is a symbolic link"
                       : proc.error().code == ENOTDIR ? "is not a directory"
@@ -73,9 +76,9 @@ Result<Rootfs> open_rootfs(const Spec& spec, const std::string& staging, int giv
   UMWELT_CHECK(attach_mount(mount.get(), target.get()));
   Rootfs rootfs;
   rootfs.root = UMWELT_TRY(open_at(mount.get(), ".", O_PATH | O_DIRECTORY));
-  rootfs.proc = UMWELT_TRY(open_proc(rootfs.root.get(), !spec.image.empty()   ? spec.image
-                                                        : spec.rootfs.empty() ? "/"
-                                                                              : spec.rootfs));
+  const std::string& name = spec.image.empty() ? spec.rootfs : spec.image;
+  rootfs.proc = UMWELT_TRY(
+      open_proc(rootfs.root.get(), name.empty() ? "/" : name, given >= 0 || spec.rootfs.empty()));
   return rootfs;
 }
 

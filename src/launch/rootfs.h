@@ -21,7 +21,8 @@ struct Rootfs {
 // Mounts the root filesystem over `staging`, an existing directory: `spec.rootfs` itself, or an
 // overlay of the host's root with a throw-away upper layer in memory. Device files in it do not
 // work, whoever made them.
-// Where `given` is not -1, it is the root: a detached mount.
+// Where `given` is not -1, it is the root: a detached mount of the container's own, in which what
+// it lacks is made.
 Result<Rootfs> open_rootfs(const Spec& spec, const std::string& staging, int given);
 
 // The mounts that the user asked for.

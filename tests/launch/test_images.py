@@ -22,6 +22,14 @@ def bare(umwelt, tmp_path, busybox):
     umwelt.ok("image", "rm", "bare")
 
 
+def test_mount_points_that_an_image_lacks(umwelt, bare, nothing_left):
+    for disk in ([], ["--disk", "64m"], ["--disk", "64m", "--disk-mode", "clone"]):
+        out = umwelt.run("--image", "bare", *disk, "--", "/busybox", "ls", "/", "/proc/self")
+        assert {"proc", "sys", "dev", "run", "exe", "cgroup"} <= set(out.split())
+    refused(umwelt, "run", "--rootfs", bare, "--", "/busybox", "true", text="its /proc is missing")
+    assert [path.name for path in bare.iterdir()] == ["busybox"]
+
+
 def test_images_on_a_read_only_filesystem(umwelt, host_filesystem, bare, tmp_path, nothing_left):
     images = umwelt.state / "images"
     assert not (host_filesystem / "images").exists()
