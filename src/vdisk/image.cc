@@ -149,7 +149,10 @@ Result<UniqueFd> ImageStore::lock_store() const {
 }
 
 Result<void> ImageStore::write(const std::string& name, const std::string& description) const {
-  return replace_file(path_ + "/" + name + std::string(kSuffix), description, 0600);
+  UMWELT_CHECK(replace_file(path_ + "/" + name + std::string(kSuffix), description, 0600));
+  // Else a power cut takes the names, also that of the content.
+  if (::fsync(directory_.get()) != 0) return fail_errno("fsync the images");
+  return {};
 }
 
 Result<ImageList> ImageStore::list() const {

@@ -219,6 +219,7 @@ Result<void> ImageStore::publish_directory(Image& image, int staging,
   image.stored_bytes = image.content_bytes;
   image.digest = "sha256:" + UMWELT_TRY(sum_of_tree(root.get()));
   const std::string description = UMWELT_TRY(describe(image));
+  if (::syncfs(root.get()) != 0) return fail_errno("syncfs");
   const UniqueFd held = UMWELT_TRY(lock_store());
   if (find(image.name)) return fail(EEXIST, "image " + image.name);
   const bool stored = UMWELT_TRY(is_stored(image));

@@ -193,6 +193,43 @@ tar cf )" + archive +
 }
 
 // FS_IOC_SHUTDOWN without a flush of the journal is a power cut.
+TEST_F(ImportTest, OneThatIsDoneOutlivesAPowerCut) {
+  const auto tool = find_tool("mkfs.erofs");
+  ASSERT_TRUE(tool);
+  const std::string path = make_directory("mounted"), backing = scratch_directory() + "/backing";
+  const std::string mount = "mount -o loop " + backing + " " + path;
+  for (const ImageForm form : {ImageForm::kErofs, ImageForm::kDirectory}) {
+    ASSERT_EQ(
+        shell("truncate -s 256M " + backing + " && mkfs.ext4 -qF " + backing + " && " + mount), 0);
+    const bool directory = form == ImageForm::kDirectory;
+    if (directory) {
+      ASSERT_EQ(shell("mount --bind /dev/null " + *tool), 0);
+    }
+    {
+      const auto images = ImageStore::open(path + "/images");
+      const auto image = images->import(source, "a");
+      EXPECT_TRUE(image) << image.error().message();
+    }
+    if (directory) {
+      ASSERT_EQ(shell("umount " + *tool), 0);
+    }
+    EXPECT_EQ(shell("python3 -c 'import fcntl, os, struct; fcntl.ioctl(os.open(\"" + path +
+                    "\", os.O_RDONLY), 0x8004587D, struct.pack(\"I\", 2))'"),
+              0);
+    EXPECT_EQ(shell("umount " + path + " && " + mount), 0);
+    {
+      const auto images = ImageStore::open(path + "/images");
+      const auto image = images->find("a");
+      EXPECT_TRUE(image) << image.error().message();
+      if (image) {
+        EXPECT_EQ(image->form, form);
+        EXPECT_TRUE(images->verify(*image));
+      }
+    }
+    EXPECT_EQ(shell("umount " + path), 0);
+  }
+}
+
 TEST_F(ImportTest, AReadOnlyStoreIsGoodForReading) {
   const auto tool = find_tool("mkfs.erofs");
   ASSERT_TRUE(tool);
