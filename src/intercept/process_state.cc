@@ -15,6 +15,7 @@
 
 #include "base/descriptor_message.h"
 #include "container/json_fields.h"
+#include "container/record.h"
 
 namespace umwelt::intercept {
 namespace {
@@ -82,6 +83,10 @@ Result<UniqueFd> listen_on(const std::string& path) {
       ::listen(socket.get(), SOMAXCONN) != 0)
     return fail_errno("listen on " + path);
   return socket;
+}
+
+std::string named_container(const ProcessState& state) {
+  return container::valid_id(state.metadata) ? state.metadata : kNobody;
 }
 
 Result<ProcessState> parse_process_state(std::string_view text) {

@@ -24,6 +24,10 @@ struct ProcessState {
   std::string container_id;      // the runtime's
 };
 
+// The container that the metadata names; kNobody when it is no id.
+inline constexpr const char* kNobody = "unknown";
+std::string named_container(const ProcessState& state);
+
 inline constexpr const char* kListenerName = "seccompFd";
 inline constexpr const char* kNoticeName = "umweltNotice";  // of our own launcher: notice.h
 

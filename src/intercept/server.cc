@@ -115,6 +115,7 @@ Result<ContainerPtr> Server::Impl::container_of(const ProcessState& state) const
   return registry.by_caller(pid);
 }
 
+// Who names a container that nobody registered has the host's files, and the kernel's answers.
 Result<void> Server::Impl::add(const ContainerPtr& container, const std::string& suffix,
                                UniqueFd listener, UniqueFd notice) {
   Notice memory = UMWELT_TRY(Notice::map(notice.get()));
@@ -124,8 +125,11 @@ Result<void> Server::Impl::add(const ContainerPtr& container, const std::string&
       return answers;
     };
   } else {
-    find = [this](pid_t caller) -> Result<std::shared_ptr<Answers>> {
-      return answers_of(UMWELT_TRY(registry.by_caller(caller)));
+    const bool named = suffix.substr(0, suffix.rfind('/')) != kNobody;
+    find = [this, named](pid_t caller) -> Result<std::shared_ptr<Answers>> {
+      const ContainerPtr found = UMWELT_TRY(registry.by_caller(caller));
+      if (named && found->record().number == 0) return fail(ENOENT, "not registered");
+      return answers_of(found);
     };
   }
   const int fd = listener.get();
@@ -164,9 +168,9 @@ Result<void> Server::Impl::take(int connection) {
   Handed handed = UMWELT_TRY(receive_handed(connection, kPatience));
   // One that nobody registered is found by who calls, if by nothing else.
   const auto found = container_of(handed.state);
-  const ContainerPtr container = found ? *found : nullptr;
-  std::string id = container ? container->record().id : handed.state.metadata;
-  if (!container::valid_id(id)) id = "unknown";
+  const bool registered = found && (*found)->record().number != 0;
+  const std::string id = registered ? (*found)->record().id : named_container(handed.state);
+  const ContainerPtr container = registered || (found && id == kNobody) ? *found : nullptr;
   // Our launcher sends one, and has a fallback of its own.
   const bool needs_guard = !handed.notice;
   if (needs_guard) handed.notice = UMWELT_TRY(Notice::create());

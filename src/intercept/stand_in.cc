@@ -39,8 +39,7 @@ Result<UniqueFd> listen_in_place(const std::string& runtime) {
 }
 
 void let_through(Handed handed, const std::string& runtime) {
-  std::string id = handed.state.metadata;
-  if (!container::valid_id(id)) id = "unknown";
+  const std::string id = named_container(handed.state);
   auto notice = Notice::create();
   if (!notice) return;
   auto fallback = Fallback::make({runtime, id}, std::move(handed.listener), *std::move(notice),

@@ -46,6 +46,15 @@ TEST(ProcessState, ReadsWhatARuntimeSends) {
   EXPECT_EQ(state->container_id, "f00");
 }
 
+TEST(ProcessState, NamesAContainerOrNobody) {
+  ProcessState state;
+  for (const auto& [metadata, name] : std::vector<std::pair<std::string, std::string>>{
+           {"web", "web"}, {"", kNobody}, {"hello world", kNobody}, {"../x", kNobody}}) {
+    state.metadata = metadata;
+    EXPECT_EQ(named_container(state), name);
+  }
+}
+
 TEST(ProcessState, RefusesWhatIsNone) {
   for (const char* text :
        {"", "[]", "{}", R"({"fds":[]})", R"({"fds":[1]})", R"({"fds":"x"})",
