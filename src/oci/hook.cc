@@ -16,6 +16,7 @@
 #include "control/client.h"
 #include "intercept/paths.h"
 #include "intercept/process_state.h"
+#include "intercept/request.h"
 #include "launch/attach.h"
 #include "oci/bundle.h"
 
@@ -68,18 +69,20 @@ std::string shown_name(const std::string& docker_name, const std::string& id) {
   return container::valid_id(docker_name) ? docker_name : record_id(id);
 }
 
-Result<void> create_runtime(const State& state, const Bundle& bundle, const Choice& choice,
+Result<void> create_runtime(const State& state, const JsonText& config, const Choice& choice,
                             const std::string& name, const container::Directories& directories) {
+  const std::string root = UMWELT_TRY(root_of(state.bundle, config));
   container::Record record;
   record.id = record_id(state.id);
   record.name = shown_name(name, state.id);
-  record.hostname = hostname_of(bundle.config);
+  record.hostname = hostname_of(config);
   record.init_pid = state.pid;
   record.init_starttime = UMWELT_TRY(container::read_starttime(state.pid));
   record.policy = choice.policy;
-  record.policy.affinity_virtualised =
-      has_listener(bundle.config, intercept::socket_path(directories.runtime));
-  UMWELT_TRY(admit(std::move(record), directories, choice.views, bundle.root));
+  const auto calls = intercept::call_names();
+  record.policy.affinity_virtualised = notifies_all(
+      config, intercept::socket_path(directories.runtime), {calls.begin(), calls.end()});
+  UMWELT_TRY(admit(std::move(record), directories, choice.views, root));
   return {};
 }
 
@@ -98,11 +101,12 @@ Result<container::Record> find_record(control::Client& client, const std::string
   return *std::move(found);
 }
 
-Result<void> create_container(const State& state, const Bundle& bundle,
+Result<void> create_container(const State& state, const JsonText& config,
                               const container::Directories& directories) {
+  const std::string root = UMWELT_TRY(root_of(state.bundle, config));
   auto client = UMWELT_TRY(control::Client::connect(directories.socket(), kPatience));
   const auto record = UMWELT_TRY(find_record(client, state.id));
-  UMWELT_TRY(launch::attach_views_here(record, directories, bundle.root));
+  UMWELT_TRY(launch::attach_views_here(record, directories, root));
   return {};
 }
 
@@ -135,18 +139,19 @@ bool nobody_there(const container::Directories& directories, const Error& error)
 Result<int> run_stage(const std::string& stage, const container::Directories& directories) {
   const std::string text = UMWELT_TRY(read_stdin());
   const State state = UMWELT_TRY(parse_state(text));
-  if (stage == "poststop") {  // the daemon sees the end by itself
-    if (const auto bundle = read_bundle(state.bundle)) remove_mount_points(bundle->root);
-    return 0;
-  }
-  const Bundle bundle = UMWELT_TRY(read_bundle(state.bundle));
   Choice choice;
   std::string name;
-  Result<void> done = read_bundle_choice(bundle.config, choice, name);
-  if (done && choice.mode == Mode::kOff) return 0;
-  if (done)
-    done = stage == "createRuntime" ? create_runtime(state, bundle, choice, name, directories)
-                                    : create_container(state, bundle, directories);
+  const auto done = [&]() -> Result<void> {
+    const JsonText config = UMWELT_TRY(read_config(state.bundle + "/config.json", choice, name));
+    if (stage == "poststop") {  // the daemon sees the end by itself
+      remove_mount_points(UMWELT_TRY(root_of(state.bundle, config)));
+      return {};
+    }
+    if (choice.mode == Mode::kOff) return {};
+    return stage == "createRuntime" ? create_runtime(state, config, choice, name, directories)
+                                    : create_container(state, config, directories);
+  }();
+  if (stage == "poststop") return 0;
   if (done) return 0;
   const bool required = choice.mode == Mode::kRequired;
   report(directories, shown_name(name, state.id), consequence(directories, done.error(), required));

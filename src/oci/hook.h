@@ -25,9 +25,10 @@ namespace umwelt::oci {
 // container starts with the host's files: exit code 0, unless it asks for umwelt=required.
 int run_hook(const std::vector<std::string>& arguments);
 
-// LXC's lxc.hook.start-host, with what LXC says in the environment (lxc.container.conf(5)): the
-// container waits, set up, for its init to be executed. Fails as run_hook() does.
-int run_lxc_hook();
+// `umwelt-runtime lxc-hook [--runtime-dir DIR]`, LXC's lxc.hook.start-host, with what LXC says in
+// the environment (lxc.container.conf(5)) and words of its own at the end: the container waits, set
+// up, for its init to be executed. Fails as run_hook() does.
+int run_lxc_hook(const std::vector<std::string>& arguments);
 
 // The id under which a container of a runtime is registered: its own where that may be one
 // (container::valid_id), else made of it.

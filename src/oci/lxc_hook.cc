@@ -15,27 +15,44 @@ std::string variable(const char* name) {
   return value == nullptr ? std::string() : std::string(value);
 }
 
+struct Setting {
+  std::string_view key, value;
+};
+
 // "lxc.environment = umwelt.views=cpu" lines (lxc.container.conf(5)).
-Result<void> read_lxc_choice(const std::string& path, Choice& choice) {
-  if (path.empty()) return {};
-  const std::string text = UMWELT_TRY(read_file(path, kMaxConfigBytes));
-  std::string_view rest = text;
-  while (auto line = next_line(rest)) {
+std::vector<Setting> environment_of(std::string_view text) {
+  std::vector<Setting> out;
+  while (auto line = next_line(text)) {
     const std::size_t equals = line->find('=');
     if (equals == std::string_view::npos || trim(line->substr(0, equals)) != "lxc.environment")
       continue;
     const std::string_view setting = trim(line->substr(equals + 1));
     const std::size_t inner = setting.find('=');
-    if (inner == std::string_view::npos) continue;
-    UMWELT_CHECK(apply_choice(setting.substr(0, inner), setting.substr(inner + 1), choice));
+    if (inner != std::string_view::npos)
+      out.push_back({setting.substr(0, inner), setting.substr(inner + 1)});
   }
-  return {};
+  return out;
+}
+
+// The mode first: an error in anything else must not open what is required.
+Result<void> read_lxc_choice(const std::string& path, Choice& choice) {
+  if (path.empty()) return {};
+  const std::string text = UMWELT_TRY(read_file(path, kMaxConfigBytes));
+  const auto settings = environment_of(text);
+  Result<void> done;
+  for (const Setting& setting : settings)
+    if (setting.key == "umwelt")
+      if (auto applied = apply_choice(setting.key, setting.value, choice); !applied) done = applied;
+  for (const Setting& setting : settings)
+    if (setting.key != "umwelt") UMWELT_CHECK(apply_choice(setting.key, setting.value, choice));
+  return done;
 }
 
 }  // namespace
 
-int run_lxc_hook() {
-  const auto directories = container::directories("", "", "");
+int run_lxc_hook(const std::vector<std::string>& arguments) {
+  const bool given = arguments.size() > 1 && arguments.front() == "--runtime-dir";
+  const auto directories = container::directories(given ? arguments[1] : "", "", "");
   if (!directories) return 0;
   const std::string name = variable("LXC_NAME");
   Choice choice;

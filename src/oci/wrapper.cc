@@ -18,6 +18,7 @@
 #include "intercept/stand_in.h"
 #include "oci/bundle.h"
 #include "oci/hook.h"
+#include "oci/rewrite.h"
 
 namespace umwelt::oci {
 namespace {
@@ -26,15 +27,43 @@ constexpr int kExitFailure = 1;
 constexpr const char* kFallbackPath =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-// Options of runc and crun whose value is the next argument.
-constexpr std::string_view kWithValue[] = {"--root",           "--log",      "--log-format",
-                                           "--log-level",      "--criu",     "--rootless",
-                                           "--cgroup-manager", "--bundle",   "-b",
-                                           "--console-socket", "--pid-file", "--preserve-fds",
-                                           "--config",         "-f"};
+// Options of runc and crun that have a value.
+constexpr std::string_view kWithValue[] = {"root",
+                                           "log",
+                                           "log-format",
+                                           "log-level",
+                                           "criu",
+                                           "rootless",
+                                           "cgroup-manager",
+                                           "bundle",
+                                           "console-socket",
+                                           "pid-file",
+                                           "preserve-fds",
+                                           "config",
+                                           "f"};
 
-bool takes_value(std::string_view option) {
-  return std::find(std::begin(kWithValue), std::end(kWithValue), option) != std::end(kWithValue);
+struct Option {
+  std::string_view name;  // may be the beginning of one
+  std::optional<std::string_view> value;
+};
+Option parse_option(std::string_view word, Options options) {
+  const bool one_dash = !word.starts_with("--");
+  word.remove_prefix(one_dash ? 1 : 2);
+  if (one_dash && options == Options::kGetopt) {
+    if (word.size() == 1) return {word, std::nullopt};
+    return {word.substr(0, 1), word.substr(1)};
+  }
+  const std::size_t equals = word.find('=');
+  if (equals == word.npos) return {word, std::nullopt};
+  return {word.substr(0, equals), word.substr(equals + 1)};
+}
+
+// The option that is meant; "": none that has a value.
+std::string_view known_option(std::string_view name) {
+  const auto found = std::find_if(
+      std::begin(kWithValue), std::end(kWithValue),
+      [&](std::string_view known) { return !name.empty() && known.starts_with(name); });
+  return found == std::end(kWithValue) ? std::string_view() : *found;
 }
 
 std::string_view base_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }
@@ -52,24 +81,27 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+// A program, and another one than this.
+bool is_runtime(const std::string& path) {
+  struct stat self {
+  }, status{};
+  return ::stat("/proc/self/exe", &self) == 0 && ::stat(path.c_str(), &status) == 0 &&
+         S_ISREG(status.st_mode) && !same_file(status, self) && ::access(path.c_str(), X_OK) == 0;
+}
+
 std::string find_program(const std::string& name) {
-  struct stat self {};
-  if (::stat("/proc/self/exe", &self) != 0) return {};
   const char* path = std::getenv("PATH");
   for (const std::string& folder :
        split(std::string(path == nullptr ? "" : path) + ":" + kFallbackPath, ':')) {
     const std::string candidate = folder + "/" + name;
-    struct stat status {};
-    if (::stat(candidate.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
-        !same_file(status, self) && ::access(candidate.c_str(), X_OK) == 0)
-      return candidate;
+    if (is_runtime(candidate)) return candidate;
   }
   return {};
 }
 
-std::string own_path() {
+std::string read_link(const std::string& link) {
   char path[PATH_MAX];
-  const ssize_t size = ::readlink("/proc/self/exe", path, sizeof path);
+  const ssize_t size = ::readlink(link.c_str(), path, sizeof path);
   return size > 0 ? std::string(path, static_cast<std::size_t>(size)) : std::string();
 }
 
@@ -80,15 +112,24 @@ bool answers_syscalls(const container::Directories& directories) {
          intercept::somebody_listens(intercept::socket_path(directories.runtime));
 }
 
+// What is answered must be what the files say: of all that system calls tell of.
+bool files_agree(const Choice& choice) {
+  const auto& views = choice.views;
+  constexpr std::string_view kTold[] = {"cpu", "memory", "load", "uptime"};
+  return views.empty() || std::all_of(std::begin(kTold), std::end(kTold), [&](auto group) {
+           return std::find(views.begin(), views.end(), group) != views.end();
+         });
+}
+
 Additions additions_for(const RuntimeCommand& command, const Choice& choice,
                         const container::Directories& directories) {
   Additions additions;
-  additions.hook = {own_path(), "oci-hook"};
+  additions.hook = {read_link("/proc/self/exe"), "oci-hook"};
   const container::Directories usual;
   if (directories.runtime != usual.runtime)
     additions.hook.insert(additions.hook.end(), {"--runtime-dir", directories.runtime});
   additions.former_listener = intercept::socket_path(directories.runtime);
-  if (choice.intercept && answers_syscalls(directories))
+  if (choice.intercept && files_agree(choice) && answers_syscalls(directories))
     additions.seccomp_listener = additions.former_listener;
   additions.container_id = record_id(command.id);
   const auto names = intercept::call_names();
@@ -99,17 +140,19 @@ Additions additions_for(const RuntimeCommand& command, const Choice& choice,
 Result<void> edit_bundle(const RuntimeCommand& command, const container::Directories& directories,
                          Choice& choice) {
   const std::string path = command.bundle + "/config.json";
-  const std::string text = UMWELT_TRY(read_file(path, kMaxConfigBytes));
-  const JsonText config = UMWELT_TRY(JsonText::parse(text));
   std::string name;
-  UMWELT_CHECK(read_bundle_choice(config, choice, name));
-  if (choice.mode == Mode::kOff) return {};
+  const JsonText config =
+      UMWELT_TRY(read_config(command.config.empty() ? path : command.config, choice, name));
+  const bool off = choice.mode == Mode::kOff;
+  if (!command.config.empty()) {
+    // The hooks, which are told of the bundle alone, would read another one.
+    return off ? Result<void>() : fail(ENOTSUP, "--config " + command.config);
+  }
+  // Bundles may be started again, and what was added once needs a daemon.
+  const Additions additions = additions_for(command, choice, directories);
   const std::string edited =
-      UMWELT_TRY(add_to_config(config, additions_for(command, choice, directories)));
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return fail_errno("stat " + path);
-  if (edited != text) UMWELT_CHECK(replace_file(path, edited, status.st_mode & 07777, false));
-  return {};
+      UMWELT_TRY(off ? remove_from_config(config, additions) : add_to_config(config, additions));
+  return edited == config.edited() ? Result<void>() : rewrite_file(path, edited, false);
 }
 
 // False when the container must not be started.
@@ -130,18 +173,20 @@ bool prepare(const RuntimeCommand& command) {
 
 }  // namespace
 
-std::optional<RuntimeCommand> parse_runtime_command(const std::vector<std::string>& arguments) {
-  RuntimeCommand command{"", ".", ""};
+std::optional<RuntimeCommand> parse_runtime_command(const std::vector<std::string>& arguments,
+                                                    Options options) {
+  RuntimeCommand command{"", ".", "", ""};
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& word = arguments[i];
-    const bool option = word.size() > 1 && word.front() == '-';
-    if (option && takes_value(word)) {
-      if (++i < arguments.size() && (word == "--bundle" || word == "-b"))
-        command.bundle = arguments[i];
-    } else if (option) {
-      if (word.starts_with("--bundle=")) command.bundle = word.substr(9);
+    if (word.size() > 1 && word.front() == '-') {
+      const Option option = parse_option(word, options);
+      const std::string_view name = known_option(option.name);
+      if (name.empty() || (!option.value && ++i == arguments.size())) continue;
+      const std::string value(option.value.value_or(arguments[i]));
+      if (name == "bundle") command.bundle = value;
+      if (options == Options::kGetopt && (name == "config" || name == "f")) command.config = value;
     } else if (command.name.empty()) {
-      if (word == "exec" || word == "start") return RuntimeCommand{word, ".", ""};
+      if (word == "exec" || word == "start") return RuntimeCommand{word, ".", "", ""};
       if (word != "create" && word != "run") return std::nullopt;
       command.name = word;
     } else {
@@ -155,6 +200,10 @@ std::optional<RuntimeCommand> parse_runtime_command(const std::vector<std::strin
 Result<std::string> find_runtime(const std::string& program_name) {
   const char* given = std::getenv("UMWELT_OCI_RUNTIME");
   if (given != nullptr && given[0] == '/') return std::string(given);
+  const std::string real =
+      program_name.starts_with('/') ? read_link(program_name + kRealRuntime) : std::string();
+  if (!real.empty())
+    return is_runtime(real) ? Result<std::string>(real) : fail(ENOENT, "an OCI runtime, " + real);
   std::string_view name = base_name(program_name);
   if (name.starts_with("umwelt-")) name.remove_prefix(7);
   std::vector<std::string> names = {std::string(name)};
@@ -168,10 +217,12 @@ int run_wrapper(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
   if (!arguments.empty() && arguments.front() == "oci-hook")
     return run_hook({arguments.begin() + 1, arguments.end()});
-  if (arguments.size() > 0 && arguments.front() == "lxc-hook") return run_lxc_hook();
+  if (arguments.size() > 0 && arguments.front() == "lxc-hook")
+    return run_lxc_hook({arguments.begin() + 1, arguments.end()});
   const auto runtime = find_runtime(argc > 0 ? argv[0] : "umwelt-runtime");
   if (runtime) {
-    const auto command = parse_runtime_command(arguments);
+    const bool getopt = base_name(*runtime).starts_with("crun");
+    const auto command = parse_runtime_command(arguments, getopt ? Options::kGetopt : Options::kGo);
     if (command && !prepare(*command)) return kExitFailure;
     std::string name = *runtime;
     argv[0] = name.data();

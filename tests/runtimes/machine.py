@@ -178,6 +178,17 @@ class Machine:
         wait_until(removed, what="the end of its folder")
 
 
+def attach_all(machine, pid, tmp_path):
+    """What it says on a machine that has no other container."""
+    whole = tmp_path / "proc"
+    whole.mkdir(exist_ok=True)
+    script = (f"mount --rbind /proc {whole}; mount -t tmpfs none /proc; mkdir /proc/{pid}; "
+              f"mount --bind {whole}/{pid} /proc/{pid}; ln -s {whole}/self /proc/self; "
+              f"exec {BIN}/umwelt attach --all")
+    done = machine.run("unshare", "--mount", "sh", "-ec", script)
+    return done.stdout + done.stderr
+
+
 def lxc_limits():
     """Lines of a container's configuration: one CPU, half its time, 256 MiB."""
     if pathlib.Path("/sys/fs/cgroup/memory").is_dir():

@@ -14,7 +14,8 @@ import tempfile
 import engines
 import machine as machines
 import pytest
-from machine import SHOW, assert_hosts_resources, assert_own_resources, host_mounts, program
+from machine import (CPU, SHOW, assert_hosts_resources, assert_own_resources, attach_all,
+                     host_mounts, program)
 
 RUNTIMES = [pytest.param(name, marks=pytest.mark.skipif(program(name) is None,
                                                         reason=f"needs {name}"))
@@ -79,6 +80,7 @@ def test_choices(bundle, runtime):
     seen = machines.parse(bundle.run(runtime).stdout)
     assert seen["memory"] == str(machines.MEMORY_KIB)
     assert seen["cpuinfo"] == str(os.cpu_count())
+    assert seen["sysinfo"] == str(machines.host_memory_kib())  # as the files that it does not have
     config["annotations"] = {}
     config["process"]["env"].append("umwelt=off")
     bundle.write(config)
@@ -86,6 +88,149 @@ def test_choices(bundle, runtime):
     config["annotations"] = {"umwelt": "on"}
     bundle.write(config)
     assert_own_resources(bundle.run(runtime).stdout)
+
+
+@every_runtime
+def test_off_is_off_also_for_a_bundle_that_was_not(bundle, runtime):
+    """A daemon that is down does not keep it from starting."""
+    assert_own_resources(bundle.run(runtime).stdout)
+    config = bundle.read()
+    assert config["linux"]["seccomp"]["listenerPath"]
+    config["annotations"] = {"umwelt": "off"}
+    bundle.write(config)
+    with bundle.machine.down():
+        assert_hosts_resources(bundle.run(runtime).stdout)
+    assert bundle.machine.oci_log() == ""
+    config = bundle.read()
+    assert config["linux"]["seccomp"]["listenerPath"] is None
+    assert config["hooks"] == {"createRuntime": [], "poststop": []}
+
+
+@every_runtime
+def test_what_could_not_be_registered_has_the_kernels_answers(bundle, runtime):
+    """As its files are the host's."""
+    (bundle.folder / "rootfs/sys").rmdir()
+    (bundle.folder / "rootfs/sys").symlink_to("/tmp")
+    config = bundle.read()
+    config["mounts"] = [entry for entry in config["mounts"] if entry["destination"] != "/sys"]
+    config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+    bundle.write(config)
+    seen = bundle.run(runtime).stdout
+    assert_hosts_resources(seen)
+    assert machines.parse(seen)["sysinfo"] == str(machines.host_memory_kib()), seen
+    assert bundle.read()["linux"]["seccomp"]["listenerPath"]
+    (bundle.machine.runtime / "oci.log").unlink()
+
+
+@every_runtime
+def test_what_a_profile_denies_stays_denied(bundle, runtime, tmp_path):
+    source = tmp_path / "ask.c"
+    source.write_text("#include <sys/sysinfo.h>\n#include <errno.h>\n"
+                      "int main(void) { struct sysinfo i; return sysinfo(&i) ? errno : 0; }\n")
+    subprocess.run(["gcc", "-static", "-o", bundle.folder / "rootfs/bin/ask", source], check=True)
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/ask"]
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["sysinfo"], "action": "SCMP_ACT_ERRNO"}]}
+    bundle.write(config)
+    assert bundle.run(runtime, check=False).returncode == errno.EPERM
+    assert sorted(bundle.read()["linux"]["seccomp"]["syscalls"][1]["names"]) == [
+        "getcpu", "sched_getaffinity", "sched_setaffinity"]
+    config["process"]["args"] = ["/bin/sh", "-c", SHOW]
+    bundle.write(config)
+    seen = machines.parse(bundle.run(runtime).stdout)
+    assert (seen["nproc"], seen["online"]) == ("1", str(CPU)), seen
+    assert bundle.machine.oci_log() == ""
+
+
+@every_runtime
+def test_one_rule_for_each_call(bundle, runtime):
+    """And one of them twice."""
+    names = ["sysinfo", "sched_getaffinity", "sched_setaffinity", "getcpu", "sysinfo"]
+    config = bundle.read()
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_LOG",
+        "syscalls": [{"names": [name], "action": "SCMP_ACT_ALLOW"} for name in names]}
+    bundle.write(config)
+    assert_own_resources(bundle.run(runtime).stdout)
+    assert bundle.machine.oci_log() == ""
+
+
+@every_runtime
+def test_required_holds_where_we_can_not_read_on(bundle, runtime):
+    """A key twice, which the runtimes take, and a root filesystem of another name."""
+    plain = bundle.read()
+    (bundle.folder / "elsewhere").symlink_to("rootfs")
+    other_root = {**plain, "root": {**plain["root"], "path": "elsewhere"}}
+    log = bundle.machine.runtime / "oci.log"
+    for config, extra in ((plain, ', "x": 1, "x": 2}'), (other_root, "}")):
+        for annotations in ({}, {"umwelt": "required"}):
+            text = json.dumps({**config, "annotations": annotations})
+            bundle.path.write_text(text[:-1] + extra)
+            done = bundle.run(runtime, check=False)
+            if annotations:
+                assert done.returncode != 0 and "memory" not in done.stdout
+            elif done.returncode == 0:
+                assert_hosts_resources(done.stdout)
+            # runc itself takes no root that is a symbolic link.
+            if annotations and (runtime, config) != ("runc", other_root):
+                assert "umwelt=required" in log.read_text()
+            log.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("runtime, options", [
+    ("runc", ["-b={}"]), ("runc", ["-bundle", "{}"]), ("crun", ["-b{}"]), ("crun", ["--bund", "{}"])])
+def test_every_form_of_the_bundles_option(bundle, runtime, options):
+    if program(runtime) is None:
+        pytest.skip(f"needs {runtime}")
+    command, environment = bundle.command(
+        runtime, "run", *(option.format(bundle.folder) for option in options), "box")
+    assert_own_resources(bundle.machine.run(*command, env=environment).stdout)
+
+
+@pytest.mark.skipif(program("crun") is None, reason="needs crun")
+def test_another_config_than_the_bundles(bundle):
+    """The hooks would read that one."""
+    before, log = bundle.path.read_bytes(), bundle.machine.runtime / "oci.log"
+    for mode, code in (("on", 0), ("required", 1)):
+        config = {**bundle.read(), "annotations": {"umwelt": mode}}
+        (bundle.folder / "other.json").write_text(json.dumps(config))
+        command, environment = bundle.command("crun", "run", "--bundle", bundle.folder, "--config",
+                                              bundle.folder / "other.json", "box")
+        done = bundle.machine.run(*command, env=environment, check=False)
+        assert done.returncode == code, done
+        assert "--config" in log.read_text() and bundle.path.read_bytes() == before
+        log.unlink()
+
+
+@every_runtime
+def test_a_config_that_is_a_link(bundle, runtime):
+    """It stays one, and its file has the owner that it had."""
+    real = bundle.folder / "real.json"
+    bundle.path.rename(real)
+    bundle.path.symlink_to(real)
+    os.chown(real, 4711, 4712)
+    assert_own_resources(bundle.run(runtime).stdout)
+    assert bundle.path.is_symlink() and "hooks" in json.loads(real.read_text())
+    assert (real.stat().st_uid, real.stat().st_gid) == (4711, 4712)
+
+
+def test_lxcs_hook_reads_the_mode_first(machine, tmp_path):
+    config = tmp_path / "config"
+    environment = {**machine.environment, "LXC_NAME": "box", "LXC_CONFIG_FILE": str(config),
+                   "LXC_PID": "0"}
+    del environment["UMWELT_RUNTIME_DIR"]
+    for lines, code in ((["umwelt.views=nonsense"], 0),
+                        (["umwelt.views=nonsense", "umwelt=required"], 1),
+                        (["umwelt=required", "umwelt.views=nonsense"], 1),
+                        (["umwelt=required", "umwelt=nonsense"], 1)):
+        config.write_text("".join(f"lxc.environment = {line}\n" for line in lines))
+        done = machine.run(machines.BIN / "umwelt-runtime", "lxc-hook", "--runtime-dir",
+                           machine.runtime, "box", "lxc", "start-host", env=environment, check=False)
+        assert done.returncode == code, (lines, done)
+        assert "nonsense" in machine.oci_log()
+        (machine.runtime / "oci.log").unlink()
 
 
 @every_runtime
@@ -255,17 +400,6 @@ def detached(bundle, runtime, tmp_path, name="box"):
 def views_of(pid):
     mounts = pathlib.Path(f"/proc/{pid}/mountinfo").read_text()
     return len(re.findall(" - fuse.umwelt ", mounts))
-
-
-def attach_all(machine, pid, tmp_path):
-    """What it says on a machine that has no other container."""
-    whole = tmp_path / "proc"
-    whole.mkdir()
-    script = (f"mount --rbind /proc {whole}; mount -t tmpfs none /proc; mkdir /proc/{pid}; "
-              f"mount --bind {whole}/{pid} /proc/{pid}; ln -s {whole}/self /proc/self; "
-              f"exec {machines.BIN}/umwelt attach --all")
-    done = machine.run("unshare", "--mount", "sh", "-ec", script)
-    return done.stdout + done.stderr
 
 
 @every_runtime
