@@ -3,10 +3,9 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <limits.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "base/parse.h"
@@ -46,16 +45,6 @@ std::string difference(const std::string& path, const std::optional<std::string>
   return out;
 }
 
-Result<std::string> beside_this_program(const char* name) {
-  char self[PATH_MAX];
-  const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self);
-  if (size <= 0) return fail_errno("find this program");
-  const std::string path(self, static_cast<std::size_t>(size));
-  const std::string beside = path.substr(0, path.rfind('/') + 1) + name;
-  if (::access(beside.c_str(), X_OK) != 0) return fail_errno(beside);
-  return beside;
-}
-
 Result<int> undo(const std::string& runtime, const SetupOptions& options,
                  const oci::SetupPaths& paths) {
   const auto steps = UMWELT_TRY(oci::plan_undo(runtime, paths));
@@ -76,13 +65,8 @@ Result<int> setup(const Context& context, const SetupOptions& options, const Ope
   if (std::find(known.begin(), known.end(), runtime) == known.end())
     return fail_usage(fmt::format("setup: '{}' is not one of {}", printable(runtime, 40),
                                   fmt::join(known, ", ")));
-  oci::SetupPaths paths;
-  paths.program = UMWELT_TRY(beside_this_program("umwelt-runtime"));
-  paths.umwelt = UMWELT_TRY(beside_this_program("umwelt"));
-  paths.state = context.directories.state;
-  if (context.directories.runtime != container::Directories{}.runtime)
-    paths.runtime = context.directories.runtime;
-  paths.file = options.file;
+  oci::SetupPaths paths = UMWELT_TRY(oci::own_setup_paths(context.directories));
+  if (!options.file.empty()) paths.file = std::filesystem::absolute(options.file);
   if (options.undo) return undo(runtime, options, paths);
   const oci::SetupPlan plan = UMWELT_TRY(oci::plan_setup(runtime, paths));
   if (plan.files.empty()) {

@@ -159,7 +159,7 @@ void examine_mounts(const container::Directories& directories, bool daemon,
 }
 
 void examine_runtimes(const container::Directories& directories, std::vector<Finding>& out) {
-  const auto set_up = runtimes_set_up(directories.state);
+  const auto paths = own_setup_paths(directories);
   constexpr std::array<std::pair<const char*, const char*>, 6> kPrograms = {
       {{"docker", "dockerd"},
        {"podman", "podman"},
@@ -169,8 +169,7 @@ void examine_runtimes(const container::Directories& directories, std::vector<Fin
        {"nspawn", "systemd-nspawn"}}};
   for (const auto& [runtime, program] : kPrograms) {
     if (!in_path(program)) continue;
-    const bool there = std::find(set_up.begin(), set_up.end(), runtime) != set_up.end();
-    add(out, there, "runtimes", std::string(runtime) + " is set up",
+    add(out, paths && is_set_up(runtime, *paths), "runtimes", std::string(runtime) + " is set up",
         std::string(runtime) + " is here and not set up: its containers see the host",
         std::string("umwelt setup ") + runtime, Level::kNote);
   }

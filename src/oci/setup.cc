@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oci/setup.h"
 
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,10 @@ std::string hook_arguments(const SetupPaths& paths, const std::string& stage) {
   return out + json_quote(stage) + "]";
 }
 
+std::string runtime_option(const SetupPaths& paths) {
+  return paths.runtime.empty() ? "" : " --runtime-dir " + paths.runtime;
+}
+
 // A hook does not learn its stage: one file for each.
 Result<void> add_hook_files(SetupPlan& plan, const std::string& directory,
                             const SetupPaths& paths) {
@@ -45,23 +50,27 @@ Result<void> add_hook_files(SetupPlan& plan, const std::string& directory,
   return {};
 }
 
-// The default runtime that a daemon.json names, and its program; "runc" when it names none.
+// The default runtime that a daemon.json names, its program and, as JSON, its runtimeArgs.
 struct DefaultRuntime {
-  std::string name, path;
+  std::string name, path, arguments;
 };
 Result<DefaultRuntime> default_runtime(const JsonText& json) {
-  DefaultRuntime out{"runc", "runc"};
   const JsonValue* name = UMWELT_TRY(json.find(json.root(), "default-runtime"));
-  if (name == nullptr) return out;
-  out.name = UMWELT_TRY(json.string(*name));
-  if (out.name == "runc" || out.name == kRuntimeName) return out;
+  DefaultRuntime out{"runc", "runc", ""};
+  if (name != nullptr) out.name = UMWELT_TRY(json.string(*name));
+  // The second is docker's own word for the first.
+  if (out.name == "runc" || out.name == "io.containerd.runc.v2") return out;
+  out.path.clear();
   const JsonValue* runtimes = UMWELT_TRY(json.find(json.root(), "runtimes"));
   const JsonValue* entry =
       runtimes == nullptr ? nullptr : UMWELT_TRY(json.find(*runtimes, out.name));
   const JsonValue* path = entry == nullptr ? nullptr : UMWELT_TRY(json.find(*entry, "path"));
+  if (path == nullptr && out.name == kRuntimeName) return out;
   if (path == nullptr)
     return fail(0, "its default-runtime " + out.name + " is no OCI runtime with a path");
   out.path = UMWELT_TRY(json.string(*path));
+  if (const JsonValue* arguments = UMWELT_TRY(json.find(*entry, "runtimeArgs")))
+    out.arguments = json.text(*arguments);
   return out;
 }
 
@@ -71,20 +80,23 @@ Result<SetupPlan> plan_docker(const SetupPaths& paths) {
   const std::string text = before.value_or("{}\n");
   const auto json = JsonText::parse(text);
   if (!json) return fail(0, path + ": " + json.error().message());
-  const auto standard = default_runtime(*json);
+  auto standard = default_runtime(*json);
   if (!standard) return fail(0, path + ": " + standard.error().message());
-  std::string program = paths.program;
-  // Another default runtime (a GPU's) still comes after ours: the name of the link says which.
-  if (standard->path != "runc" && standard->name != kRuntimeName)
-    program = paths.state + "/runtimes/umwelt-" +
-              std::filesystem::path(standard->path).filename().string();
   SetupPlan plan;
-  if (standard->name != kRuntimeName) {
-    const auto after = edit_docker_json(text, kRuntimeName, program);
-    if (!after) return fail(0, path + ": " + after.error().message());
-    UMWELT_CHECK(add_edit(plan, path, *after));
-  }
   plan.next = {"systemctl reload docker   (or kill -HUP the dockerd)"};
+  const std::string links = paths.state + "/runtimes/umwelt-";
+  std::string program = paths.program;
+  if (standard->name == kRuntimeName) {
+    if (standard->path == program || standard->path.starts_with(links)) return plan;
+    standard->arguments.clear();  // of another program
+  } else if (standard->path != "runc" && standard->path != program) {
+    // Another default runtime (a GPU's) still comes after ours: the name of the link says which.
+    plan.real_runtime = standard->path;
+    program = links + std::filesystem::path(standard->path).filename().string();
+  }
+  const auto after = edit_docker_json(text, kRuntimeName, program, standard->arguments);
+  if (!after) return fail(0, path + ": " + after.error().message());
+  UMWELT_CHECK(add_edit(plan, path, *after));
   return plan;
 }
 
@@ -130,7 +142,9 @@ Result<SetupPlan> plan_lxc(const SetupPaths& paths) {
   const std::string path = paths.file.empty()
                                ? paths.root + "/usr/share/lxc/config/common.conf.d/50-umwelt.conf"
                                : paths.file;
-  UMWELT_CHECK(add_edit(plan, path, "lxc.hook.start-host = " + paths.program + " lxc-hook\n"));
+  UMWELT_CHECK(add_edit(
+      plan, path,
+      "lxc.hook.start-host = " + paths.program + " lxc-hook" + runtime_option(paths) + "\n"));
   return plan;
 }
 
@@ -139,7 +153,9 @@ Result<SetupPlan> plan_nspawn(const SetupPaths& paths) {
   const std::string path =
       paths.file.empty() ? paths.root + "/etc/systemd/system/systemd-nspawn@.service.d/umwelt.conf"
                          : paths.file;
-  UMWELT_CHECK(add_edit(plan, path, "[Service]\nExecStartPost=-" + paths.umwelt + " attach %i\n"));
+  UMWELT_CHECK(add_edit(
+      plan, path,
+      "[Service]\nExecStartPost=-" + paths.umwelt + runtime_option(paths) + " attach %i\n"));
   plan.next = {"systemctl daemon-reload",
                "machines that are started as systemd-nspawn(1) have no hook: umwelt attach PID"};
   return plan;
@@ -171,7 +187,26 @@ constexpr Runtime kRuntimes[] = {
     {"crio", plan_crio},     {"lxc", plan_lxc},       {"nspawn", plan_nspawn},
     {"cdi", plan_cdi}};
 
+Result<std::string> beside_this_program(const char* name) {
+  char self[PATH_MAX];
+  const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self);
+  if (size <= 0) return fail_errno("find this program");
+  const std::string path(self, static_cast<std::size_t>(size));
+  const std::string beside = path.substr(0, path.rfind('/') + 1) + name;
+  if (::access(beside.c_str(), X_OK) != 0) return fail_errno(beside);
+  return beside;
+}
+
 }  // namespace
+
+Result<SetupPaths> own_setup_paths(const container::Directories& directories) {
+  SetupPaths paths;
+  paths.program = UMWELT_TRY(beside_this_program("umwelt-runtime"));
+  paths.umwelt = UMWELT_TRY(beside_this_program("umwelt"));
+  paths.state = directories.state;
+  if (directories.runtime != container::Directories{}.runtime) paths.runtime = directories.runtime;
+  return paths;
+}
 
 std::vector<std::string> setup_runtimes() {
   std::vector<std::string> names;
@@ -186,10 +221,11 @@ Result<SetupPlan> plan_setup(const std::string& runtime, const SetupPaths& paths
 }
 
 Result<std::string> edit_docker_json(const std::string& text, const std::string& name,
-                                     const std::string& program) {
+                                     const std::string& program, const std::string& arguments) {
   JsonText json = UMWELT_TRY(JsonText::parse(text));
   if (json.root().kind != JsonValue::Kind::kObject) return fail(0, "no JSON object");
-  const std::string entry = "{\"path\": " + json_quote(program) + "}";
+  const std::string entry = "{\"path\": " + json_quote(program) +
+                            (arguments.empty() ? "" : ", \"runtimeArgs\": " + arguments) + "}";
   const JsonValue* runtimes = UMWELT_TRY(json.find(json.root(), "runtimes"));
   if (runtimes != nullptr && runtimes->kind == JsonValue::Kind::kObject) {
     UMWELT_TRY(json.find(*runtimes, name));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "container/record.h"
 
 namespace umwelt::oci {
 
@@ -21,6 +22,7 @@ struct FileEdit {
 struct SetupPlan {
   std::vector<FileEdit> files;    // none: everything is in place
   std::vector<std::string> next;  // what the administrator does then
+  std::string real_runtime;       // what runs behind ours, by its path; "": runc
 };
 
 struct SetupPaths {
@@ -31,6 +33,9 @@ struct SetupPaths {
   std::string root;     // before every path of a runtime's file: "" on a machine
   std::string file;     // instead of the runtime's main file, when not empty
 };
+
+// Of the program that runs, which has the others beside it.
+Result<SetupPaths> own_setup_paths(const container::Directories& directories);
 
 // docker, podman, containerd, crio, lxc, nspawn, cdi
 std::vector<std::string> setup_runtimes();
@@ -44,22 +49,25 @@ Result<SetupPlan> plan_setup(const std::string& runtime, const SetupPaths& paths
 Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
                          const SetupPaths& paths);
 
-// What an undo would change. A whole sentence (code 0) when that runtime is not set up, and with
-// the file's name when somebody changed it since.
+// What an undo would change. A file that somebody changed since and that does not name us any more
+// stays as it is. A whole sentence (code 0) when that runtime is not set up, and with the file's
+// name when somebody changed it and it does.
 struct UndoStep {
   std::string path, now;
   std::optional<std::string> then;  // nullopt: it is removed
 };
 Result<std::vector<UndoStep>> plan_undo(const std::string& runtime, const SetupPaths& paths);
+// The links to `program` stay: containers that run are stopped through them.
 Result<void> apply_undo(const std::string& runtime, const std::vector<UndoStep>& steps,
                         const SetupPaths& paths);
 
-// Which runtimes are set up, by what setup keeps for undo.
-std::vector<std::string> runtimes_set_up(const std::string& state);
+// Whether a setup, with the file that the last one was given, would change nothing.
+bool is_set_up(const std::string& runtime, SetupPaths paths);
 
-// The pure parts of the plans. `text` is the file as it is.
+// The pure parts of the plans. `text` is the file as it is; `arguments` is JSON, "" for none.
 Result<std::string> edit_docker_json(const std::string& text, const std::string& name,
-                                     const std::string& program);
+                                     const std::string& program, const std::string& arguments);
+// Of CRI; where that is disabled the text as it is.
 Result<std::string> edit_containerd_toml(const std::string& text, const std::string& program);
 
 }  // namespace umwelt::oci

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <toml++/toml.h>
 
+#include <algorithm>
+
 #include "base/parse.h"
 #include "oci/json_text.h"
 #include "oci/setup.h"
@@ -32,6 +34,25 @@ std::optional<std::size_t> end_of_header(const std::string& text, toml::table& t
   return at;
 }
 
+// Whether a file without a version means the same as version 2: the names of plugins differ.
+bool names_no_plugin(const toml::table& table) {
+  for (const char* key : {"disabled_plugins", "required_plugins"})
+    if (const auto* list = table[key].as_array(); list != nullptr && !list->empty()) return false;
+  const auto* plugins = table["plugins"].as_table();
+  return plugins == nullptr || plugins->empty();
+}
+
+bool is_without_cri(const toml::table& table) {
+  const auto* disabled = table["disabled_plugins"].as_array();
+  return disabled != nullptr &&
+         std::any_of(disabled->begin(), disabled->end(), [](const toml::node& node) {
+           const auto name = node.value_or(std::string());
+           return name == "cri" ||
+                  std::any_of(std::begin(kPlaces), std::end(kPlaces),
+                              [&](const Place& known) { return name == known.plugin; });
+         });
+}
+
 }  // namespace
 
 Result<std::string> edit_containerd_toml(const std::string& text, const std::string& program) {
@@ -41,13 +62,16 @@ Result<std::string> edit_containerd_toml(const std::string& text, const std::str
   } catch (const toml::parse_error& error) {
     return fail(0, std::string(error.description()));
   }
-  const std::int64_t version = table["version"].value_or<std::int64_t>(text.empty() ? 2 : 1);
+  if (is_without_cri(table)) return text;
+  const bool without_version = !table["version"] && names_no_plugin(table);
+  const std::int64_t version = table["version"].value_or<std::int64_t>(without_version ? 2 : 1);
   const Place* place = nullptr;
   for (const Place& known : kPlaces)
     if (known.version == version) place = &known;
   if (place == nullptr)
     return fail(0, "version " + std::to_string(version) +
-                       " is not known: containerd config migrate > config.toml brings the latest");
+                       " is not known: containerd config dump > new.toml, and mv that over it "
+                       "(plugins in disabled_plugins have whole names then)");
   auto options = options_of(table, place->plugin);
   const auto current = options[kOption].value<std::string>();
   if (current == program) return text;
@@ -67,7 +91,7 @@ Result<std::string> edit_containerd_toml(const std::string& text, const std::str
     after.insert(*at, setting);
   } else {
     if (!after.empty() && after.back() != '\n') after += '\n';
-    if (text.empty()) after += "version = 2\n";
+    if (without_version) after.insert(0, "version = 2\n");
     const std::string runc =
         std::string("[plugins.\"") + place->plugin + "\".containerd.runtimes.runc";
     if (!options_of(table, place->plugin) &&
