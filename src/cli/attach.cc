@@ -93,10 +93,12 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
   if (auto client = UMWELT_TRY(connect_daemon(context.directories)))
     records = UMWELT_TRY(client->list());
   for (const oci::Found& found : UMWELT_TRY(oci::find_containers())) {
-    if (found.runtime.empty()) {
+    if (found.runtime.empty() || found.host_pids) {
       if (record_of(records, found.pid) != nullptr) continue;
-      print_note(fmt::format("process {} is in a container of no known runtime; umwelt attach {}",
-                             found.pid, found.pid));
+      print_note(fmt::format(
+          "process {} is in a container {}; umwelt attach {}", found.pid,
+          found.host_pids ? "without a pid namespace, " + describe(found) : "of no known runtime",
+          found.pid));
       continue;
     }
     if (const auto done = attach_one(context, options, found); !done) {

@@ -66,25 +66,36 @@ Found recognize_part(std::string_view part, std::string_view above) {
   return {};
 }
 
-// Of a pid namespace just below ours.
-Result<bool> is_first_of_namespace(pid_t pid) {
-  const std::string text = UMWELT_TRY(read_file("/proc/" + std::to_string(pid) + "/status"));
-  std::string_view rest = text;
-  while (auto line = next_line(rest)) {
-    if (next_word(*line) != "NSpid:") continue;
-    next_word(*line);
-    return next_word(*line) == "1" && next_word(*line).empty();
-  }
-  return false;
+Result<ino_t> mounts_of(const std::string& pid) {
+  struct stat status {};
+  if (::stat(("/proc/" + pid + "/ns/mnt").c_str(), &status) != 0)
+    return fail_errno("mount namespace of process " + pid);
+  return status.st_ino;
 }
 
 Result<bool> has_own_mounts(pid_t pid) {
-  struct stat theirs {
-  }, ours{};
-  if (::stat(("/proc/" + std::to_string(pid) + "/ns/mnt").c_str(), &theirs) != 0 ||
-      ::stat("/proc/self/ns/mnt", &ours) != 0)
-    return fail_errno("mount namespace of process " + std::to_string(pid));
-  return theirs.st_ino != ours.st_ino;
+  const ino_t theirs = UMWELT_TRY(mounts_of(std::to_string(pid)));
+  return theirs != UMWELT_TRY(mounts_of("self"));
+}
+
+Result<pid_t> parent_of(pid_t pid) {
+  const std::string text = UMWELT_TRY(read_file("/proc/" + std::to_string(pid) + "/status"));
+  std::string_view rest = text;
+  while (auto line = next_line(rest))
+    if (next_word(*line) == "PPid:")
+      return static_cast<pid_t>(parse_u64(next_word(*line)).value_or(0));
+  return fail(ESRCH, "parent of process " + std::to_string(pid));
+}
+
+// The oldest of its ancestors, or itself, in the same mount namespace.
+pid_t first_with_its_mounts(pid_t pid) {
+  for (;;) {
+    const auto parent = parent_of(pid);
+    if (!parent || *parent == 0) return pid;
+    const auto ours = mounts_of(std::to_string(pid)), theirs = mounts_of(std::to_string(*parent));
+    if (!ours || !theirs || *ours != *theirs) return pid;
+    pid = *parent;
+  }
 }
 
 Result<Found> describe(pid_t pid) {
@@ -97,6 +108,17 @@ Result<Found> describe(pid_t pid) {
   }
   best.pid = pid;
   return best;
+}
+
+// The container of a process is that of the init of its pid namespace, unless it shares that with
+// others: with the host, or with its pod.
+Result<Found> find_by_pid(pid_t pid) {
+  const pid_t init = UMWELT_TRY(container::find_init(pid));
+  Found found = UMWELT_TRY(describe(init));
+  Found own = UMWELT_TRY(describe(pid));
+  if ((own.id.empty() || own.id == found.id) && UMWELT_TRY(has_own_mounts(init))) return found;
+  own.pid = first_with_its_mounts(pid);
+  return own;
 }
 
 // What a runtime's own program says is the pid.
@@ -130,20 +152,29 @@ Result<std::vector<Found>> find_containers() {
       pids.push_back(static_cast<pid_t>(*pid));
   if (error) return fail(error.value(), "list /proc");
   std::sort(pids.begin(), pids.end());
-  std::vector<Found> out;
+  std::vector<Found> out, shared;
   for (const pid_t pid : pids) {
     // A process may go while it is looked at.
-    if (!is_first_of_namespace(pid).value_or(false) || !has_own_mounts(pid).value_or(false))
-      continue;
-    if (auto found = describe(pid)) out.push_back(*std::move(found));
+    const auto levels = container::read_pids(pid);
+    if (!levels || !has_own_mounts(pid).value_or(false)) continue;
+    const bool first = levels->size() == 2 && levels->back() == 1;
+    if (!first && levels->size() != 1) continue;
+    if (auto found = describe(pid)) (first ? out : shared).push_back(*std::move(found));
+  }
+  for (Found& found : shared) {
+    const auto is_it = [&](const Found& known) { return known.id == found.id; };
+    if (found.id.empty() || std::any_of(out.begin(), out.end(), is_it)) continue;
+    found.pid = first_with_its_mounts(found.pid);
+    found.host_pids = true;
+    out.push_back(std::move(found));
   }
   return out;
 }
 
 Result<Found> find_container(const std::string& name, const RunProgram& run) {
   if (const auto pid = parse_u64(name); pid && *pid > 0 && *pid <= INT32_MAX) {
-    const pid_t init = UMWELT_TRY(container::find_init(static_cast<pid_t>(*pid)));
-    return describe(init);
+    auto found = find_by_pid(static_cast<pid_t>(*pid));
+    if (found || found.error().code != ESRCH) return found;
   }
   std::optional<Found> found;
   for (Found& candidate : UMWELT_TRY(find_containers())) {

@@ -17,6 +17,7 @@ struct Found {
   std::string id;       // as the runtime has it
   std::string runtime;  // docker, podman, containerd, cri-o, lxc, nspawn, umwelt; "" when unknown
   pid_t pid = 0;        // of its init
+  bool host_pids = false;  // it has no pid namespace of its own
 };
 
 // The runtime and the id that a cgroup path tells, an empty id when it tells none:
@@ -24,13 +25,14 @@ struct Found {
 Found recognize_cgroup(std::string_view path);
 
 // Every process that is the first of its pid namespace (one level below ours) in a mount namespace
-// of its own, in the order of the pids.
+// of its own, in the order of the pids; then one of each container of a known runtime that shares
+// our pid namespace.
 Result<std::vector<Found>> find_containers();
 
 // Runs a program and gives its output; an Error also when it fails.
 using RunProgram = std::function<Result<std::string>(const std::vector<std::string>&)>;
 
-// By id, or by the beginning of one that no other has; by pid, which may be any process of it.
+// By pid, which may be any process of it; by id, or by the beginning of one that no other has.
 // Names that only a runtime knows are asked of docker, podman, lxc-info and machinectl, as far as
 // they are there. A whole sentence (code 0) when there is none, EEXIST when several begin like
 // that.

@@ -7,7 +7,8 @@ import os
 import engines
 import machine as machines
 import pytest
-from machine import CPU, SHOW, assert_hosts_resources, assert_own_resources, program, wait_until
+from machine import (CPU, SHOW, assert_hosts_resources, assert_own_resources, attach_all, program,
+                     wait_until)
 
 pytestmark = pytest.mark.skipif(program("dockerd") is None or program("docker") is None,
                                 reason="needs dockerd, docker")
@@ -155,14 +156,37 @@ def test_undo_is_byte_exact(machine, tmp_path):
 
 
 def test_a_gpus_runtime_stays_behind_ours(machine, tmp_path):
-    path = tmp_path / "daemon.json"
-    path.write_text('{"default-runtime":"crun","runtimes":{"crun":{"path":"/usr/bin/crun"}}}')
+    """With its arguments, and also where it is in no PATH and another one has its name."""
+    path, real = tmp_path / "daemon.json", tmp_path / "opt/runc"
+    real.parent.mkdir()
+    real.write_text('#!/bin/sh\necho gpu "$@"\n')
+    real.chmod(0o755)
+    path.write_text(json.dumps({"default-runtime": "gpu", "runtimes": {
+        "gpu": {"path": str(real), "runtimeArgs": ["--all"]}}}))
     own = machine.environment
     machine.environment = {**own, "UMWELT_STATE_DIR": str(tmp_path / "state")}
     try:
-        machine.umwelt("setup", "docker", "--file", path)
-        entry = json.loads(path.read_text())["runtimes"]["umwelt"]["path"]
-        version = machine.run(entry, "--version").stdout
+        machine.umwelt("setup", "docker", "--file", path.name, cwd=tmp_path)
+        entry = json.loads(path.read_text())["runtimes"]["umwelt"]
+        assert machine.run(entry["path"], "state", "x").stdout == "gpu state x\n"
+        assert entry["runtimeArgs"] == ["--all"]
+        machine.umwelt("setup", "docker", "--undo")
+        assert machine.run(entry["path"], "state", "x").stdout == "gpu state x\n"
     finally:
         machine.environment = own
-    assert version.startswith("crun")
+
+
+def test_attach_to_one_with_the_hosts_process_ids(docker, tmp_path):
+    name = docker.start("--pid=host", "--label", "umwelt=off")
+    pid = docker("inspect", "-f", "{{.State.Pid}}", name).stdout.strip()
+    id = docker("inspect", "-f", "{{.Id}}", name).stdout.strip()
+    said = attach_all(docker.machine, pid, tmp_path)
+    assert id in said and f"umwelt attach {pid}" in said, said
+    assert_hosts_resources(show(docker, name))
+    docker.machine.umwelt("attach", pid)
+    assert docker.machine.records() == {id}
+    seen = machines.parse(show(docker, name))
+    assert (seen["memory"], seen["cpuinfo"]) == (str(machines.MEMORY_KIB), "1"), seen
+    assert attach_all(docker.machine, pid, tmp_path) == ""
+    docker("rm", "-f", name)
+    docker.machine.nothing_left()

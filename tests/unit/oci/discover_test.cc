@@ -2,6 +2,7 @@
 #include "oci/discover.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -39,6 +40,18 @@ TEST(Discover, RecognizesCgroups) {
        {"/", "/user.slice/user-0.slice/session-1.scope", "/system.slice/ssh.service",
         "/libpod_parent/conmon/x", "/lxc.monitor.web"})
     EXPECT_EQ(recognize_cgroup(path).runtime, "") << path;
+}
+
+TEST(Discover, ANameOfDigitsAloneIsNoProcessThatIsNotThere) {
+  std::vector<std::string> asked;
+  const auto found = find_container("2147483646", [&](const std::vector<std::string>& command) {
+    asked.push_back(command.front());
+    return command.front() == "podman" ? Result<std::string>(std::to_string(::getpid()) + "\n")
+                                       : Result<std::string>(fail(0, "no"));
+  });
+  ASSERT_TRUE(found) << found.error().message();
+  EXPECT_EQ(found->pid, ::getpid());
+  EXPECT_EQ(asked, (std::vector<std::string>{"docker", "podman", "lxc-info", "machinectl"}));
 }
 
 TEST(Discover, RecordIds) {
