@@ -55,10 +55,25 @@ def test_its_text_says_what_to_type(machine):
     wrong, mend = done.stdout.split("\nTo mend it:\n")
     assert "FAILURE" in wrong and f"{machine.runtime}/live: its daemon died" in wrong
     commands = {line.strip().split("   (")[0] for line in mend.splitlines()
-                if line.startswith("  umwelt daemon") or str(machine.folder) in line}
+                if line.startswith("  ") and ("umwelt daemon" in line or str(machine.folder) in line)}
     assert commands == {"umwelt daemon start"}
     machine.umwelt("daemon", "start")
     assert examine(machine)["ok"]
+
+
+@pytest.mark.skipif(program("dockerd") is None, reason="needs dockerd")
+def test_a_runtime_that_is_set_up(machine, tmp_path):
+    """As long as its file says so."""
+    def level():
+        return {finding["level"] for finding in examine(machine)["findings"]
+                if finding["text"].startswith("docker is")}
+    path = tmp_path / "daemon.json"
+    machine.umwelt("setup", "docker", "--file", path)
+    assert level() == {"ok"}
+    path.write_text("{}")
+    assert level() == {"note"}
+    machine.umwelt("setup", "docker", "--undo")
+    assert path.read_text() == "{}"
 
 
 @contextlib.contextmanager
