@@ -156,8 +156,10 @@ class Machine:
     @contextlib.contextmanager
     def down(self):
         self.stop()
-        yield
-        self.start()
+        try:
+            yield
+        finally:
+            self.start()
 
     def clean_up(self):
         self.kill()
