@@ -52,6 +52,8 @@ int fuzz_oci_config(const std::uint8_t* data, std::size_t size) {
     FUZZ_CHECK(again);
     const auto twice = oci::add_to_config(*again, additions(listens));
     FUZZ_CHECK(twice && *twice == *edited);
+    const auto removed = oci::remove_from_config(*again, additions(listens));
+    if (removed) FUZZ_CHECK(oci::JsonText::parse(*removed));
   }
   return 0;
 }

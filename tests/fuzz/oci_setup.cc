@@ -8,7 +8,7 @@ int fuzz_oci_setup(const std::uint8_t* data, std::size_t size) {
   using namespace umwelt;
   using nlohmann::json;
   const std::string text(fuzz::text_of(data, size));
-  if (const auto edited = oci::edit_docker_json(text, "umwelt", "/usr/bin/umwelt-runtime")) {
+  if (const auto edited = oci::edit_docker_json(text, "umwelt", "/usr/bin/umwelt-runtime", "")) {
     if (json::accept(text)) {
       FUZZ_CHECK(json::accept(*edited));
       json after = json::parse(*edited);
@@ -16,7 +16,7 @@ int fuzz_oci_setup(const std::uint8_t* data, std::size_t size) {
       FUZZ_CHECK(after["runtimes"]["umwelt"]["path"] == "/usr/bin/umwelt-runtime");
     }
     // Once is enough.
-    const auto again = oci::edit_docker_json(*edited, "umwelt", "/usr/bin/umwelt-runtime");
+    const auto again = oci::edit_docker_json(*edited, "umwelt", "/usr/bin/umwelt-runtime", "");
     FUZZ_CHECK(again && *again == *edited);
   }
   if (const auto edited = oci::edit_containerd_toml(text, "/usr/bin/umwelt-runtime")) {
