@@ -133,21 +133,23 @@ Result<void> write_file_at(int dir, const std::string& path, std::string_view te
 
 Result<void> replace_file(const std::string& path, std::string_view text, mode_t mode,
                           bool durable) {
-  const std::string temporary = path + ".new";
-  UniqueFd fd =
-      UMWELT_TRY(open_at(AT_FDCWD, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
+  constexpr std::string_view kEnding = ".new";
+  std::string temporary = path + ".XXXXXX" + std::string(kEnding);
+  UniqueFd fd(::mkostemps(temporary.data(), kEnding.size(), O_CLOEXEC));
+  if (!fd) return fail_errno("make " + temporary);
   const auto give_up = [&](const std::string& what) {
-    const auto error = fail_errno(what);
+    const auto error = fail_errno(what + path);
     ::unlink(temporary.c_str());
     return error;
   };
   while (!text.empty()) {
     const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
-    if (n < 0) return give_up("write " + temporary);
+    if (n < 0) return give_up("write ");
     text.remove_prefix(static_cast<std::size_t>(n));
   }
-  if (durable && ::fsync(fd.get()) != 0) return give_up("fsync " + temporary);
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename " + path);
+  if (::fchmod(fd.get(), mode) != 0) return give_up("chmod ");
+  if (durable && ::fsync(fd.get()) != 0) return give_up("fsync ");
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return give_up("rename ");
   return {};
 }
 

@@ -54,9 +54,9 @@ Result<std::string_view> pread_record(int fd, std::string& buffer);
 // One write(2) of the whole text, as control files need it; an existing file is not truncated.
 Result<void> write_file_at(int dir, const std::string& path, std::string_view text);
 
-// Replaces `path` as a whole (a temporary file in the same directory, fsync, rename), so that a
-// reader or a crash sees the old or the new content. `durable` false: without the fsync, for files
-// that are worth nothing after the next boot.
+// Replaces `path` as a whole (a file PATH.*.new of its own, fsync, rename), so that a reader or a
+// crash sees the old or the new content, also beside others who replace it. `durable` false:
+// without the fsync, for files that are worth nothing after the next boot.
 Result<void> replace_file(const std::string& path, std::string_view text, mode_t mode = 0644,
                           bool durable = true);
 

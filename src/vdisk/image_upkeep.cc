@@ -21,7 +21,8 @@
 namespace umwelt::vdisk {
 namespace {
 
-constexpr std::string_view kUnfinished = ".json.new";
+constexpr std::string_view kUnfinished = ".new";  // of replace_file()
+constexpr std::string_view kBaseEnding = ".ext4";
 
 bool is_content_ending(std::string_view ending) {
   if (ending == ".erofs" || ending == ".d" || ending == ".d.lock") return true;

@@ -85,15 +85,15 @@ def test_a_killed_daemon_is_started_again(full):
 def test_one_that_cannot_be_tidied_is_in_nobody_elses_way(umwelt):
     with umwelt.detached("--", "sleep", "600") as stuck, umwelt.detached("--", "true") as other:
         state = umwelt.launched(stuck)
-        obstacle = umwelt.runtime / "launched" / state["spec"]["id"] / "state.json.new"
-        obstacle.mkdir()
+        folder = umwelt.runtime / "launched" / state["spec"]["id"]
+        subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], check=True)
         os.kill(state["monitor_pid"], signal.SIGKILL)
-        wait_until(lambda: "state.json.new: Is a directory" in umwelt("ps").stderr)
+        wait_until(lambda: "Read-only file system" in umwelt("ps").stderr)
         for command in (["ps", "--all"], ["logs", other], ["wait", other], ["stop", other],
                         ["rm", "--force", other], ["run", "--rm", "--", "true"]):
             done = umwelt(*command)
             assert done.returncode == 0 and done.stderr.count("\n") == 1, done
-        obstacle.rmdir()
+        subprocess.run(["umount", folder], check=True)
         assert umwelt.ok("wait", stuck) == "137\n"
 
 

@@ -6,6 +6,8 @@
 
 #include <filesystem>
 #include <set>
+#include <thread>
+#include <vector>
 
 namespace umwelt {
 namespace {
@@ -47,6 +49,36 @@ TEST(ReadNames, NoneInAnEmptyDirectory) {
 TEST(ReadNames, OnlyOfADirectory) {
   EXPECT_EQ(read_names_at(AT_FDCWD, "/proc/self/stat").error().code, ENOTDIR);
   EXPECT_EQ(read_names_at(AT_FDCWD, "/nowhere").error().code, ENOENT);
+}
+
+TEST(ReplaceFile, ByManyAtOnce) {
+  const Directory directory;
+  const std::string path = directory.path() + "/file";
+  std::vector<std::thread> threads;
+  for (char c = 'a'; c < 'i'; ++c)
+    threads.emplace_back([&path, c] {
+      for (int i = 0; i < 50; ++i) {
+        const auto replaced = replace_file(path, std::string(10000, c), 0640, false);
+        EXPECT_TRUE(replaced) << replaced.error().message();
+        const auto text = read_file(path);
+        ASSERT_TRUE(text);
+        EXPECT_EQ(*text, std::string(10000, text->front()));
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(read_names_at(AT_FDCWD, directory.path())->size(), 1u);
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777, 0640u);
+}
+
+TEST(ReplaceFile, OneThatFailsLeavesNothing) {
+  const Directory directory;
+  const std::string path = directory.path() + "/folder";
+  ASSERT_EQ(::mkdir(path.c_str(), 0700), 0);
+  EXPECT_EQ(replace_file(path, "text").error().code, EISDIR);
+  EXPECT_EQ(replace_file(directory.path() + "/absent/file", "text").error().code, ENOENT);
+  EXPECT_EQ(read_names_at(AT_FDCWD, directory.path())->size(), 1u);
 }
 
 }  // namespace
