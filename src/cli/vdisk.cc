@@ -33,6 +33,7 @@ Result<void> create_clone(const Context& context, const Store& store, const Crea
   const auto image = UMWELT_TRY(find_image(images, options.image));
   Progress progress("creating " + name);
   record.kind = vdisk::Kind::kClone;
+  UMWELT_CHECK(store.admit(record, image.content_bytes));
   const UniqueFd base = UMWELT_TRY(
       images.clone_base(image, record.capacity_bytes, record.cls, show_steps(progress, name)));
   const auto copied = [&](std::uint64_t done, std::uint64_t total) {

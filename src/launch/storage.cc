@@ -89,6 +89,7 @@ Result<vdisk::Disk> Storage::new_disk(const Spec& spec, const vdisk::ImageStore&
   const std::string what = fmt::format("a vdisk of {}", vdisk::amount(record.capacity_bytes));
   auto disk = [&]() -> Result<vdisk::Disk> {
     if (wanted.mode == DiskMode::kOverlay) return store_->take(record);
+    UMWELT_CHECK(store_->admit(record, image_->content_bytes));
     const UniqueFd base = UMWELT_TRY(images.clone_base(*image_, record.capacity_bytes, record.cls));
     return store_->make_clone(record, base.get(), {});
   }();

@@ -216,6 +216,7 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
     impl->log(Weight::kWarning, fmt::format("{}/{}.img is no vdisk of ours: left alone",
                                             vdisks_directory(directories), name));
   if (auto images = ImageStore::open(images_directory(directories))) UMWELT_TRY(images->tidy());
+  (void)Templates(templates_directory(directories)).tidy();  // without mkfs.ext4 there is none
   // A keeper that was killed may have left containers stopped.
   for (const container::Record& c : impl->growing_containers())
     (void)apply_frozen(c.cgroup_paths, false);

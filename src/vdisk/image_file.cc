@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "base/file.h"
 
@@ -132,6 +133,13 @@ Result<void> rewrite_template(int file, const Template& t, Class c) {
   return write_extents(file, t, 0, 1);
 }
 
+bool unused_for_long(int directory, const std::string& name) {
+  constexpr std::time_t kLongS = 30L * 24 * 3600;
+  struct stat status {};
+  return ::fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+         std::time(nullptr) - status.st_atime > kLongS;
+}
+
 Result<void> link_file(int file, int directory, const std::string& name) {
   const std::string path = fmt::format("/proc/self/fd/{}", file);
   if (::linkat(AT_FDCWD, path.c_str(), directory, name.c_str(), AT_SYMLINK_FOLLOW) != 0)
@@ -139,10 +147,34 @@ Result<void> link_file(int file, int directory, const std::string& name) {
   return {};
 }
 
-Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& progress) {
+namespace {
+
+// Calls `act` with beginning and end of each range that has data.
+Result<void> for_each_data(int file, const std::function<Result<void>(off_t, off_t)>& act) {
+  for (off_t at = 0;;) {
+    const off_t data = ::lseek(file, at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) return {};
+    if (data < 0) return fail_errno("SEEK_DATA");
+    at = ::lseek(file, data, SEEK_HOLE);
+    if (at < 0) return fail_errno("SEEK_HOLE");
+    UMWELT_CHECK(act(data, at));
+  }
+}
+
+}  // namespace
+
+Result<void> reserve_copy(int from, int to) {
+  return for_each_data(from, [to](off_t begin, off_t end) {
+    return allocate(to, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(end - begin));
+  });
+}
+
+Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& progress,
+                          const BeforeCopy& before) {
   struct stat status {};
   if (::fstat(from, &status) != 0) return fail_errno("fstat a vdisk's file");
   if (may_share && ::ioctl(to, FICLONE, from) == 0) return CopyWay::kReflink;
+  if (before) UMWELT_CHECK(before());
   if (::ftruncate(to, status.st_size) != 0) return fail_errno("ftruncate a vdisk's file");
   const auto total = std::max<std::uint64_t>(static_cast<std::uint64_t>(status.st_blocks) * 512, 1);
   std::uint64_t done = 0;
@@ -151,14 +183,9 @@ Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& 
     if (progress) progress(std::min(done, total), total);
   };
   std::string buffer(kCopyBytes, '\0');
-  for (off_t at = 0;;) {
-    const off_t data = ::lseek(from, at, SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;
-    if (data < 0) return fail_errno("SEEK_DATA");
-    at = ::lseek(from, data, SEEK_HOLE);
-    if (at < 0) return fail_errno("SEEK_HOLE");
-    UMWELT_CHECK(copy_range(from, to, data, at, buffer, copied));
-  }
+  UMWELT_CHECK(for_each_data(from, [&](off_t begin, off_t end) {
+    return copy_range(from, to, begin, end, buffer, copied);
+  }));
   return CopyWay::kSparse;
 }
 

@@ -29,13 +29,21 @@ Result<void> write_template(int file, const Template& t, Class c);
 // The same over whatever is there. Cut off at any point it leaves what is no filesystem.
 Result<void> rewrite_template(int file, const Template& t, Class c);
 
+// Of a file that can be made again: nobody has read it for a month.
+bool unused_for_long(int directory, const std::string& name);
+
 // Gives the file its name. EEXIST.
 Result<void> link_file(int file, int directory, const std::string& name);
 
 using CopyProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 enum class CopyWay { kReflink, kSparse };
-// `to` (empty, in the same directory) becomes a copy of `from`: by reflink where the filesystem can
-// (and `may_share`), else by copying what is allocated.
-Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& progress = {});
+// `to` (of length 0, in the same directory) becomes a copy of `from`: by reflink where the
+// filesystem can (and `may_share`), else by copying what is allocated, when `before` has said that
+// it may.
+using BeforeCopy = std::function<Result<void>()>;
+Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& progress = {},
+                          const BeforeCopy& before = {});
+// Allocates in `to` what `from` has at the same places, and leaves its length.
+Result<void> reserve_copy(int from, int to);
 
 }  // namespace umwelt::vdisk

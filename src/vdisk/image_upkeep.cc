@@ -27,9 +27,9 @@ constexpr std::string_view kBaseEnding = ".ext4";
 bool is_content_ending(std::string_view ending) {
   if (ending == ".erofs" || ending == ".d" || ending == ".d.lock") return true;
   // That of clone_base().
-  if (!ending.starts_with('.') || !ending.ends_with(".ext4")) return false;
+  if (!ending.starts_with('.') || !ending.ends_with(kBaseEnding)) return false;
   ending.remove_prefix(1);
-  ending.remove_suffix(5);
+  ending.remove_suffix(kBaseEnding.size());
   if (ending.ends_with("-nojournal")) ending.remove_suffix(10);
   return !ending.empty() &&
          std::all_of(ending.begin(), ending.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -73,9 +73,12 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
 }
 
 // The content that no name has: what a kill left between the two steps of an import or a removal.
+// And what clones were copied from, a long time ago.
 bool ImageStore::is_orphan(const std::string& name, const std::set<std::string>& digests) const {
   const std::string digest = digest_of_content(name);
-  if (digest.empty() || digests.contains(digest)) return false;
+  if (digest.empty()) return false;
+  if (name.ends_with(kBaseEnding) && unused_for_long(directory_.get(), name)) return true;
+  if (digests.contains(digest)) return false;
   const bool directory = name.ends_with(".d");
   const auto file = open_at(directory_.get(), directory ? name + ".lock" : name,
                             O_RDWR | O_NOFOLLOW | O_NONBLOCK);

@@ -52,13 +52,8 @@ bool has_name(int file) {
   return ::fstat(file, &status) == 0 && status.st_nlink > 0;
 }
 
-// A reflink shares its metadata with the original until it is written: there is nothing to
-// allocate.
-Result<void> fill(int to, int from, const Record& record, const CopyProgress& progress) {
-  const bool may_share = record.cls != Class::kGuaranteed;
-  const CopyWay way = UMWELT_TRY(copy_file(from, to, may_share, progress));
-  if (way == CopyWay::kReflink) return {};
-  return allocate_for(to, record.cls, record.capacity_bytes, to);
+std::uint64_t allocated_at_once(Class c, std::uint64_t capacity_bytes) {
+  return c == Class::kGuaranteed ? capacity_bytes : least_metadata_bytes(capacity_bytes);
 }
 
 Result<void> sync_all(int file, int directory) {
@@ -105,13 +100,24 @@ Result<void> Store::admit(std::uint64_t capacity_bytes, std::uint64_t allocated_
   return vdisk::admit(now, capacity_bytes, allocated_bytes);
 }
 
+Result<void> Store::admit(const Record& record, std::uint64_t content_bytes) const {
+  const std::uint64_t at_once = allocated_at_once(record.cls, record.capacity_bytes);
+  return admit(record.capacity_bytes, std::max(at_once, content_bytes));
+}
+
+// Asked before, too: the template of a capacity that is refused may be huge.
+Result<std::shared_ptr<const Template>> Store::admitted_template(const Record& record) const {
+  UMWELT_CHECK(admit(record, 0));
+  auto t = UMWELT_TRY(templates_->get(record.capacity_bytes, record.cls));
+  UMWELT_CHECK(admit(record, t->metadata_bytes()));
+  return t;
+}
+
 Result<Disk> Store::make(Record record) const {
   record.capacity_bytes = UMWELT_TRY(round_capacity(record.capacity_bytes));
   record.id = random_id();
   record.created_s = std::time(nullptr);
-  const auto t = UMWELT_TRY(templates_->get(record.capacity_bytes, record.cls));
-  const bool all = record.cls == Class::kGuaranteed;
-  UMWELT_CHECK(admit(record.capacity_bytes, all ? record.capacity_bytes : t->metadata_bytes()));
+  const auto t = UMWELT_TRY(admitted_template(record));
   return Disk::make(directory_.get(), *t, record, owner_);
 }
 
@@ -122,10 +128,32 @@ Result<Disk> Store::take(Record record) const {
   return make(std::move(record));
 }
 
+// Two copies that are made at the same moment can't both have the last of the pool.
+Result<void> Store::reserve(int to, int from, const Record& record) const {
+  struct stat status {};
+  if (::fstat(from, &status) != 0) return fail_errno("fstat a vdisk's file");
+  const UniqueFd lock = UMWELT_TRY(lock_store());
+  UMWELT_CHECK(admit(record, static_cast<std::uint64_t>(status.st_blocks) * 512));
+  if (record.cls == Class::kGuaranteed)
+    return allocate_for(to, record.cls, record.capacity_bytes, from);
+  return reserve_copy(from, to);
+}
+
+// A reflink shares its metadata with the original until it is written: there is nothing to
+// allocate.
+Result<void> Store::fill(int to, int from, const Record& record,
+                         const CopyProgress& progress) const {
+  const bool may_share = record.cls != Class::kGuaranteed;
+  const CopyWay way = UMWELT_TRY(
+      copy_file(from, to, may_share, progress, [&] { return reserve(to, from, record); }));
+  if (way == CopyWay::kReflink) return {};
+  return allocate_for(to, record.cls, record.capacity_bytes, to);
+}
+
 Result<Disk> Store::make_clone(Record record, int base, const CopyProgress& progress) const {
   record.id = random_id();
   record.created_s = std::time(nullptr);
-  UMWELT_CHECK(admit(record.capacity_bytes, 0));
+  UMWELT_CHECK(admit(record, 0));
   UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), 0));
   UMWELT_CHECK(fill(file.get(), base, record, progress));
   return Disk::attach(std::move(file), record, owner_);
@@ -134,7 +162,9 @@ Result<Disk> Store::make_clone(Record record, int base, const CopyProgress& prog
 Result<void> Store::link(int file, const Record& record, const std::string& name,
                          const std::string& ready_name) const {
   UMWELT_CHECK(write_record(file, record));
-  const UniqueFd lock = UMWELT_TRY(lock_store());
+  // What takes long comes before the lock, which every creation waits for.
+  if (record.keep && ::fsync(file) != 0) return fail_errno("fsync a vdisk's file");
+  UniqueFd lock = UMWELT_TRY(lock_store());
   UMWELT_CHECK(admit(record.capacity_bytes, 0));
   if (!ready_name.empty()) {
     if (::renameat2(directory_.get(), ready_name.c_str(), directory_.get(), file_name(name).c_str(),
@@ -143,6 +173,7 @@ Result<void> Store::link(int file, const Record& record, const std::string& name
   } else if (auto linked = link_file(file, directory_.get(), file_name(name)); !linked) {
     return fail(linked.error().code, name);
   }
+  lock.reset();
   return record.keep ? sync_all(file, directory_.get()) : Result<void>();
 }
 
@@ -158,9 +189,7 @@ Result<void> Store::create(Record record, const std::string& name) const {
   record.capacity_bytes = UMWELT_TRY(round_capacity(record.capacity_bytes));
   record.id = random_id();
   record.created_s = std::time(nullptr);
-  const auto t = UMWELT_TRY(templates_->get(record.capacity_bytes, record.cls));
-  const bool all = record.cls == Class::kGuaranteed;
-  UMWELT_CHECK(admit(record.capacity_bytes, all ? record.capacity_bytes : t->metadata_bytes()));
+  const auto t = UMWELT_TRY(admitted_template(record));
   const UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), record.capacity_bytes));
   UMWELT_CHECK(write_template(file.get(), *t, record.cls));
   return link(file.get(), record, name);
@@ -277,7 +306,7 @@ Result<void> Store::admit_growth(const Record& record, std::uint64_t before,
                                  std::uint64_t wanted) const {
   const std::uint64_t growth = saturating_sub(wanted, before);
   if (growth == 0) return {};
-  return admit(growth, record.cls == Class::kGuaranteed ? growth : 0);
+  return admit(growth, allocated_at_once(record.cls, growth));
 }
 
 Result<void> Store::grow_in_use(const std::string& name, std::uint64_t wanted) const {

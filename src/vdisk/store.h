@@ -44,6 +44,9 @@ class Store {
   // A capacity rounded up to whole blocks; an Error (code 0) when it is out of bounds.
   static Result<std::uint64_t> round_capacity(std::uint64_t bytes);
 
+  // Whether a vdisk like that, with so much content, may be made now; a sentence (code 0) if not.
+  Result<void> admit(const Record& record, std::uint64_t content_bytes) const;
+
   // --- new ones: first without a name, so that a crash leaves nothing
 
   // From a template, attached and mounted. `record` carries what was asked for; the id is made.
@@ -106,7 +109,12 @@ class Store {
   Result<UniqueFd> open_file(const std::string& name, int access = O_RDWR) const;
   Result<UniqueFd> lock_store() const;
   Result<void> admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const;
+  Result<std::shared_ptr<const Template>> admitted_template(const Record& record) const;
   Result<void> admit_growth(const Record& record, std::uint64_t before, std::uint64_t wanted) const;
+  Result<void> reserve(int to, int from, const Record& record) const;
+  Result<void> fill(int to, int from, const Record& record, const CopyProgress& progress) const;
+  Result<void> copy_in_use(const Disk& disk, int to, const std::string& name,
+                           const CopyProgress& progress) const;
   Result<void> grow_in_use(const std::string& name, std::uint64_t wanted) const;
   Result<void> link(int file, const Record& record, const std::string& name,
                     const std::string& ready_name = {}) const;

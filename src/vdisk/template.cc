@@ -13,17 +13,22 @@
 
 #include "base/file.h"
 #include "container/json_fields.h"
+#include "vdisk/image_file.h"
 #include "vdisk/loop.h"
+#include "vdisk/mount_api.h"
 #include "vdisk/tool.h"
 
 namespace umwelt::vdisk {
 namespace {
 
 constexpr std::uint64_t kMiB = 1ULL << 20, kGiB = 1ULL << 30;
+constexpr std::string_view kPrefix = "ext4-";  // of a template's file
 constexpr char kMagic[] = "umwelt ext4 template 1\n";
-constexpr std::size_t kMaxTemplateBytes = 1U << 30;
+// A larger one is for a terabyte and more, and is made again each time.
+constexpr std::size_t kMaxCachedBytes = 16U << 20;
 // Inode tables and journal are allocated on the host from the start, so they are kept at about 1 %.
-constexpr unsigned kBytesPerInode = 32768;
+constexpr unsigned kBytesPerInode = 32768, kInodeBytes = 256;
+constexpr std::uint64_t kGroupBytes = 128 * kMiB;
 // mke2fs's own configuration is not read: the same filesystem on every host.
 constexpr char kFeatures[] =
     "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
@@ -36,33 +41,14 @@ unsigned journal_mib(std::uint64_t capacity_bytes) {
   return capacity_bytes <= 16 * kGiB ? 32 : 64;
 }
 
-class SourceDirectory {
- public:
-  static Result<SourceDirectory> make() {
-    char path[] = "/tmp/umwelt-template.XXXXXX";
-    if (::mkdtemp(path) == nullptr) return fail_errno("mkdtemp /tmp");
-    SourceDirectory directory(path);
-    for (const char* name : {"/upper", "/work"})
-      if (::mkdir((directory.path_ + name).c_str(), 0755) != 0) return fail_errno("mkdir");
-    if (::chmod(path, 0755) != 0) return fail_errno("chmod");
-    return directory;
-  }
-  SourceDirectory(SourceDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  SourceDirectory& operator=(SourceDirectory&&) = delete;
-  ~SourceDirectory() {
-    if (path_.empty()) return;
-    for (const char* name : {"/upper", "/work", ""}) ::rmdir((path_ + name).c_str());
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  explicit SourceDirectory(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
-
-Result<void> make_filesystem(const std::string& path, std::uint64_t capacity_bytes, Class c) {
-  SourceDirectory source = UMWELT_TRY(SourceDirectory::make());
-  return make_ext4(path, capacity_bytes, c, source.path());
+// In memory and in no namespace, so that a kill leaves nothing.
+Result<UniqueFd> make_content() {
+  FsContext tmpfs = UMWELT_TRY(FsContext::open("tmpfs"));
+  UMWELT_CHECK(tmpfs.set_string("mode", "0755"));
+  UniqueFd root = UMWELT_TRY(tmpfs.mount(0));
+  for (const char* name : {"upper", "work"})
+    if (::mkdirat(root.get(), name, 0755) != 0) return fail_errno("mkdir");
+  return root;
 }
 
 // Blocks with something in them; mkfs.ext4 also writes zeros.
@@ -139,12 +125,17 @@ const char* name_of(Class c) {
   return "";
 }
 
+std::uint64_t least_metadata_bytes(std::uint64_t capacity_bytes) {
+  return capacity_bytes / kBytesPerInode * kInodeBytes +
+         capacity_bytes / kGroupBytes * 2 * kBlockBytes;
+}
+
 Result<void> make_ext4(const std::string& path, std::uint64_t capacity_bytes, Class c,
                        const std::string& source, const std::function<void()>& tick) {
   std::string features = kFeatures;
   std::vector<std::string> arguments = {
-      "mkfs.ext4", "-q", "-F", "-b", std::to_string(kBlockBytes), "-m", "0", "-I", "256", "-i",
-      std::to_string(kBytesPerInode),
+      "mkfs.ext4", "-q", "-F", "-b", std::to_string(kBlockBytes), "-m", "0", "-I",
+      std::to_string(kInodeBytes), "-i", std::to_string(kBytesPerInode),
       // The file is new, so nothing needs zeroing, neither now nor by the kernel's lazyinit
       // thread, which would make it grow.
       "-E", "nodiscard,assume_storage_prezeroed=1,packed_meta_blocks=1,root_owner=0:0", "-d",
@@ -173,7 +164,8 @@ Result<Template> make_template(std::uint64_t capacity_bytes, Class c) {
   if (!file) return fail_errno("memfd_create");
   if (::ftruncate(file.get(), static_cast<off_t>(capacity_bytes)) != 0)
     return fail_errno("ftruncate a template");
-  UMWELT_CHECK(make_filesystem(path_of(file.get()), capacity_bytes, c));
+  const UniqueFd content = UMWELT_TRY(make_content());
+  UMWELT_CHECK(make_ext4(path_of(file.get()), capacity_bytes, c, path_of(content.get())));
   Template t;
   t.capacity_bytes = capacity_bytes;
   UMWELT_CHECK(read_blocks(file.get(), t));
@@ -224,33 +216,46 @@ Result<Template> deserialize(const std::string& bytes) {
 }
 
 // The maker's own file stands for its version: asking it costs more than creating a vdisk.
-Result<std::string> Templates::key(std::uint64_t capacity_bytes, Class c) const {
+Result<std::string> Templates::ending() {
   const std::string tool = UMWELT_TRY(find_tool("mkfs.ext4"));
   struct stat status {};
   if (::stat(tool.c_str(), &status) != 0) return fail_errno("stat " + tool);
-  return fmt::format("ext4-{}-{}-{:x}-{:x}", capacity_bytes,
-                     c == Class::kScratch ? "nojournal" : "journal", status.st_size,
-                     status.st_mtime);
+  return fmt::format("-{:x}-{:x}", status.st_size, status.st_mtime);
 }
 
 Result<std::shared_ptr<const Template>> Templates::get(std::uint64_t capacity_bytes, Class c) {
-  const std::string wanted = UMWELT_TRY(key(capacity_bytes, c));
+  const std::string wanted =
+      fmt::format("{}{}-{}{}", kPrefix, capacity_bytes,
+                  c == Class::kScratch ? "nojournal" : "journal", UMWELT_TRY(ending()));
   const std::lock_guard lock(mutex_);
   for (const Entry& e : entries_)
     if (e.key == wanted) return e.value;
   const std::string path = directory_ + "/" + wanted;
   std::shared_ptr<const Template> value;
-  if (auto bytes = read_file(path, kMaxTemplateBytes)) {
+  if (auto bytes = read_file(path, 2 * kMaxCachedBytes)) {
     if (auto cached = deserialize(*bytes); cached && cached->capacity_bytes == capacity_bytes)
       value = std::make_shared<const Template>(std::move(*cached));
   }
   if (!value) {
     value = std::make_shared<const Template>(UMWELT_TRY(make_template(capacity_bytes, c)));
-    UMWELT_CHECK(make_directories(directory_, 0700));
-    UMWELT_CHECK(replace_file(path, serialize(*value), 0600));
+    if (value->data.size() > kMaxCachedBytes) return value;
+    // It is as good without the file.
+    if (make_directories(directory_, 0700)) (void)replace_file(path, serialize(*value), 0600);
   }
   entries_.push_back({wanted, value});
   return value;
+}
+
+Result<void> Templates::tidy() const {
+  const auto directory = open_at(AT_FDCWD, directory_, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (!directory)
+    return directory.error().code == ENOENT ? Result<void>() : fail(directory.error());
+  const std::string current = UMWELT_TRY(ending());
+  for (const std::string& name : UMWELT_TRY(read_names(directory->get())))
+    if (name.starts_with(kPrefix) &&
+        (!name.ends_with(current) || unused_for_long(directory->get(), name)))
+      ::unlinkat(directory->get(), name.c_str(), 0);
+  return {};
 }
 
 }  // namespace umwelt::vdisk

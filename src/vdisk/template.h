@@ -34,12 +34,17 @@ struct Template {
   std::uint64_t metadata_bytes() const;
 };
 
+// The inode tables and bitmaps of such a filesystem, to within a group: what growing adds, and no
+// more than what a template has.
+std::uint64_t least_metadata_bytes(std::uint64_t capacity_bytes);
+
 // Runs mkfs.ext4 on the file `path` with the features that vdisks have; `source` is a directory
 // whose content goes in. `tick` is called about five times a second.
 Result<void> make_ext4(const std::string& path, std::uint64_t capacity_bytes, Class c,
                        const std::string& source, const std::function<void()>& tick = {});
 
-// Makes one by running mkfs.ext4: the filesystem holds the empty directories upper/ and work/.
+// Makes one by running mkfs.ext4: the filesystem holds the empty directories upper/ and work/. One
+// of many terabytes takes gigabytes of memory.
 // A scratch one has no journal. EINVAL with a sentence for a capacity out of bounds.
 Result<Template> make_template(std::uint64_t capacity_bytes, Class c);
 
@@ -56,12 +61,15 @@ class Templates {
   // `capacity_bytes` is a multiple of kBlockBytes.
   Result<std::shared_ptr<const Template>> get(std::uint64_t capacity_bytes, Class c);
 
+  // Removes what nobody will use: of another mkfs.ext4, half written, or not read for a month.
+  Result<void> tidy() const;
+
  private:
   struct Entry {
     std::string key;
     std::shared_ptr<const Template> value;
   };
-  Result<std::string> key(std::uint64_t capacity_bytes, Class c) const;
+  static Result<std::string> ending();  // of the names of those that this mkfs.ext4 made
 
   std::string directory_;
   std::mutex mutex_;  // guards everything below, also while a template is made

@@ -309,6 +309,13 @@ TEST_P(ImageTest, CloneBaseHoldsTheImage) {
   ASSERT_EQ(shell("debugfs -R 'cat /etc/name' " + path_of(base->get()) + " 2>/dev/null", &text), 0);
   EXPECT_EQ(text, "hello\n");
   EXPECT_TRUE(images.clone_base(*image, 64 << 20, Class::kThin));
+  // It can be made again: one that nobody reads is no use.
+  EXPECT_TRUE(images.clone_base(*image, 65 << 20, Class::kThin));
+  ASSERT_EQ(shell("touch -a -d '40 days ago' " + host->path() + "/images/*." +
+                  std::to_string(65 << 20) + ".ext4"),
+            0);
+  EXPECT_EQ(*images.tidy(), 1U);
+  EXPECT_EQ(shell("ls " + host->path() + "/images/*." + std::to_string(64 << 20) + ".ext4"), 0);
   EXPECT_TRUE(images.remove("a"));
 }
 
