@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "cgroup/parse.h"
 #include "vdisk/image.h"
 #include "vdisk/paths.h"
 #include "vdisk/ready.h"
@@ -30,7 +31,7 @@ constexpr int kIdleTickMs = 2000, kTickMs = 500, kUrgentTickMs = 20;
 constexpr std::uint64_t kBytesAMs = 4ULL << 20;
 constexpr char kBallast[] = "ballast";
 
-// What is in memory and will be on the host soon; whose it is can't be told.
+// What is in memory and will be on the host soon, of all filesystems.
 std::uint64_t read_dirty_bytes() {
   const auto text = read_file("/proc/meminfo");
   if (!text) return 0;
@@ -41,6 +42,21 @@ std::uint64_t read_dirty_bytes() {
                                           {"Writeback:", &Dirty::writeback_kib}};
   parse_keyed<Dirty>(*text, kTable, dirty);
   return (dirty.dirty_kib + dirty.writeback_kib) * 1024;
+}
+
+// Of it, what the processes of a container have written. An Error: nobody counts that.
+Result<std::uint64_t> read_dirty_bytes(const cgroup::Hierarchies& hierarchies,
+                                       const cgroup::Paths& paths) {
+  const auto v1 = hierarchies.v1.find("memory");
+  const bool is_v1 = v1 != hierarchies.v1.end();
+  const auto path = paths.find(is_v1 ? "memory" : "");
+  if (path == paths.end()) return fail(ENOENT, "the container's memory controller");
+  const std::string directory = (is_v1 ? v1->second : hierarchies.v2) + path->second;
+  if (::access(directory.c_str(), F_OK) != 0 && errno == ENOENT) return 0;  // it has ended
+  const std::string text = UMWELT_TRY(read_file(directory + "/memory.stat"));
+  const cgroup::MemoryStat stat = is_v1 ? UMWELT_TRY(cgroup::parse_memory_stat_v1(text)).stat
+                                        : UMWELT_TRY(cgroup::parse_memory_stat_v2(text));
+  return stat.file_dirty + stat.file_writeback;
 }
 
 // Stops or continues all processes of a container.
@@ -81,6 +97,7 @@ struct Housekeeping::Impl {
   void run();
   void round();
   void keep_ready();
+  std::uint64_t soon_written_bytes() const;
   void watch_space();
   void enter(Level next, const Sums& sums);
   void freeze_all();
@@ -160,10 +177,28 @@ void Housekeeping::Impl::enter(Level next, const Sums& sums) {
   level = next;
 }
 
+// By the containers that grow on the host; what others have written is no reason to stop these.
+std::uint64_t Housekeeping::Impl::soon_written_bytes() const {
+  const auto hierarchies = cgroup::Hierarchies::read();
+  std::uint64_t sum = 0;
+  for (const container::Record& c : growing_containers()) {
+    const auto dirty =
+        hierarchies ? read_dirty_bytes(*hierarchies, c.cgroup_paths) : fail(hierarchies.error());
+    if (!dirty) return read_dirty_bytes();
+    sum += *dirty;
+  }
+  return sum;
+}
+
 void Housekeeping::Impl::watch_space() {
   auto sums = store.sums();
   if (!sums) return trouble(sums.error().message());
-  sums->free_bytes = saturating_sub(sums->free_bytes, read_dirty_bytes());
+  const std::uint64_t free_bytes = sums->free_bytes;
+  sums->free_bytes = saturating_sub(free_bytes, read_dirty_bytes());
+  // All that is dirty is one read; whose it is costs more, and matters seldom.
+  if (level != Level::kNormal || vdisk::level(*sums) != Level::kNormal)
+    sums->free_bytes =
+        saturating_sub(free_bytes, std::min(soon_written_bytes(), sums->promised_bytes));
   empty = sums->vdisks == 0;
   above_critical_bytes = saturating_sub(sums->free_bytes, sums->critical_bytes);
   Level now = vdisk::level(*sums);

@@ -106,6 +106,50 @@ def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tm
     wait_until(lambda: not loops_of(near))
 
 
+def test_what_others_write_stops_nobody(umwelt, image, host_filesystem, tmp_path):
+    """What is dirty in memory will be on some disk, but not on this one."""
+    near = Umwelt(host_filesystem)
+    near.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
+    free = os.statvfs(host_filesystem).f_bavail * os.statvfs(host_filesystem).f_frsize
+    low_water, critical = free - 60 * MIB, free - 100 * MIB
+    (tmp_path / "umwelt.toml").write_text(
+        f'[disk]\nlow_water = "{low_water >> 20}m"\ncritical = "{critical >> 20}m"\n')
+
+    def dirty():
+        text = pathlib.Path("/proc/meminfo").read_text()
+        return int(re.search(r"^Dirty: *(\d+)", text, re.MULTILINE)[1]) * 1024
+
+    most = 0
+    try:
+        near.ok("daemon", "start")
+        with near.detached("--disk", "64m", "--", "sh", "-c",
+                           "while :; do echo > /beat; sleep 0.05; done"):
+            with open(tmp_path / "elsewhere", "wb") as file:
+                for _ in range(400):
+                    file.write(bytes(MIB))
+                    if file.tell() % (20 * MIB) == 0:
+                        most = max(most, dirty())
+                        time.sleep(0.1)
+    finally:
+        log = (near.runtime / "umweltd.log").read_text()
+        near.clean_up()
+    assert "is stopped" not in log
+    if most < 150 * MIB:
+        pytest.skip(f"needs memory for what is dirty: {most >> 20} MiB were")
+    wait_until(lambda: not loops_of(near))
+
+
+def test_a_refused_clone_copies_no_image(umwelt, image, configured):
+    configured('[disk]\npolicy = "reserve"\npool_size = "100m"\nlow_water = 0\n')
+    for command in (("vdisk", "create", "c", "--size", "300m", "--image", image, "--clone"),
+                    ("run", "--image", image, "--disk", "301m", "--disk-mode", "clone", "--", "true"),
+                    ("run", "--image", image, "--disk", "16t", "--", "true")):
+        refused(umwelt, *command, text="the pool is full")
+    assert not list((umwelt.state / "images").glob("*.ext4"))
+    templates = umwelt.state / "templates"
+    assert not [p for p in templates.glob("*") if p.stat().st_size > 16 * MIB]
+
+
 def test_ready_vdisks(umwelt, image, configured):
     ready = umwelt.state / "vdisks/.ready"
     configured('[disk]\nready = 3\nready_size = "96m"\n')
