@@ -99,6 +99,7 @@ struct Housekeeping::Impl {
   void keep_ready();
   std::uint64_t soon_written_bytes() const;
   void watch_space();
+  void thaw_forgotten();
   void enter(Level next, const Sums& sums);
   void freeze_all();
   void thaw_all();
@@ -215,7 +216,15 @@ void Housekeeping::Impl::watch_space() {
   if (changed && now == Level::kNormal) keep_ballast();
 }
 
+void Housekeeping::Impl::thaw_forgotten() {
+  const auto thawed = store.thaw_forgotten();
+  if (!thawed) return trouble("thaw vdisks: " + thawed.error().message());
+  for (const std::string& name : *thawed)
+    log(Weight::kWarning, fmt::format("vdisk {} stood still for a copy that was killed", name));
+}
+
 void Housekeeping::Impl::round() {
+  thaw_forgotten();
   watch_space();
   keep_ready();
 }

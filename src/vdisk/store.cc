@@ -19,6 +19,9 @@ namespace umwelt::vdisk {
 namespace {
 
 constexpr std::string_view kSuffix = ".img";
+// Begins the name of an empty file that says: this vdisk stands still. The copying process and the
+// one that ends the standstill have its lock; when it is free, both were killed.
+constexpr const char* kStandstill = ".standstill-";
 constexpr const char* kResizeLock = ".resize";  // one at a time gets another size
 
 std::string file_name(const std::string& name) { return name + std::string(kSuffix); }
@@ -357,6 +360,41 @@ Result<void> Store::resize(const std::string& name, std::uint64_t capacity_bytes
   return sync_all(file->get(), directory_.get());
 }
 
+Result<void> Store::copy_in_use(const Disk& disk, int to, const std::string& name,
+                                const CopyProgress& progress) const {
+  const std::string path = kStandstill + name;
+  UniqueFd note;
+  const auto copied = copy_attached(disk, to, progress, [&]() -> Result<void> {
+    UMWELT_CHECK(reserve(to, disk.file(), disk.record()));
+    while (!note || !has_name(note.get())) {
+      note = UMWELT_TRY(open_at(directory_.get(), path, O_RDONLY | O_CREAT | O_NOFOLLOW, 0600));
+      if (::flock(note.get(), LOCK_SH) != 0) return fail_errno("note that a vdisk stands still");
+    }
+    return {};
+  });
+  // Not when another copy of it is made, which is the one that it stands still for.
+  if (note && ::flock(note.get(), LOCK_EX | LOCK_NB) == 0)
+    ::unlinkat(directory_.get(), path.c_str(), 0);
+  return copied;
+}
+
+Result<std::vector<std::string>> Store::thaw_forgotten() const {
+  std::vector<std::string> thawed;
+  for (const std::string& file : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
+    if (!file.starts_with(kStandstill)) continue;
+    const auto note = open_at(directory_.get(), file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (!note || ::flock(note->get(), LOCK_EX | LOCK_NB) != 0) continue;
+    const std::string name = file.substr(std::string_view(kStandstill).size());
+    const auto disk = join(name);
+    // Again, until it goes on or is not in use any more.
+    if (disk ? !thaw(*disk) : disk.error().code != ENOTCONN && disk.error().code != ENOENT)
+      continue;
+    ::unlinkat(directory_.get(), file.c_str(), 0);
+    if (disk) thawed.push_back(name);
+  }
+  return thawed;
+}
+
 Result<void> Store::copy(const std::string& name, const std::string& new_name, bool read_only,
                          const CopyProgress& progress) const {
   UMWELT_CHECK(check_name(new_name));
@@ -368,7 +406,7 @@ Result<void> Store::copy(const std::string& name, const std::string& new_name, b
   UMWELT_CHECK(admit(record.capacity_bytes, static_cast<std::uint64_t>(status.st_blocks) * 512));
   const UniqueFd to = UMWELT_TRY(create_unnamed(directory_.get(), 0));
   if (from.disk)
-    UMWELT_CHECK(copy_attached(*from.disk, to.get(), progress));
+    UMWELT_CHECK(copy_in_use(*from.disk, to.get(), name, progress));
   else
     UMWELT_CHECK(fill(to.get(), file, record, progress));
   record.id = random_id();

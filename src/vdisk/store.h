@@ -89,6 +89,9 @@ class Store {
   Result<void> copy(const std::string& name, const std::string& new_name, bool read_only,
                     const CopyProgress& progress) const;
 
+  // Lets those go on that stand still for a copy whose processes were all killed; their names.
+  Result<std::vector<std::string>> thaw_forgotten() const;
+
   // Removes what belongs to nobody: vdisks that are not kept and whose container is gone.
   Result<Reconciled> reconcile() const;
 

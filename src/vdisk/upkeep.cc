@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -102,20 +103,33 @@ Result<std::uint64_t> trim(const Disk& disk) {
 
 namespace {
 
+constexpr int kKeeperTimedOut = 2;
+
+// Until the other end is closed. False: nothing came for too long.
+bool wait_for_end(int pipe) {
+  pollfd ready{pipe, POLLIN, 0};
+  const int patience_ms = static_cast<int>(std::chrono::milliseconds(kFreezePatience).count());
+  for (;;) {
+    const int n = ::poll(&ready, 1, patience_ms);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    char bytes[64];
+    if (::read(pipe, bytes, sizeof bytes) <= 0) return true;
+  }
+}
+
 // A filesystem that nobody thaws stops its writers for good, kill(2) or not: another process does
-// it when this one, however it ends, has closed its end of `pipe`.
+// it when this one, however it ends, has closed its end of `pipe`, or makes no progress.
 [[noreturn]] void keep_frozen(int root, int pipe) {
   ::setsid();
   sigset_t all;
   sigfillset(&all);
   ::sigprocmask(SIG_BLOCK, &all, nullptr);
   int code = ::ioctl(root, FIFREEZE, 0) == 0 ? 0 : errno;
-  if (::write(pipe, &code, sizeof code) == sizeof code && code == 0) {
-    char byte;
-    while (::read(pipe, &byte, 1) < 0 && errno == EINTR) {
-    }
-  }
-  ::_exit(code == 0 && ::ioctl(root, FITHAW, 0) != 0 ? 1 : 0);
+  bool in_time = true;
+  if (::write(pipe, &code, sizeof code) == sizeof code && code == 0) in_time = wait_for_end(pipe);
+  if (code == 0 && ::ioctl(root, FITHAW, 0) != 0) ::_exit(1);
+  ::_exit(in_time ? 0 : kKeeperTimedOut);
 }
 
 }  // namespace
@@ -143,13 +157,27 @@ Result<Frozen> Frozen::freeze(const Disk& disk) {
 
 Frozen::~Frozen() { (void)thaw(); }
 
+void Frozen::note_progress() const {
+  // Full: the keeper has enough to read. Closed: thaw() says why.
+  (void)!::send(link_.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 Result<void> Frozen::thaw() {
   if (!link_) return {};
   link_.reset();
   const auto code = wait_exit_code(keeper_.pidfd.get());
+  if (code && *code == kKeeperTimedOut)
+    return fail(ETIMEDOUT, fmt::format("copy a vdisk in use: without progress for {} s it goes on",
+                                       kFreezePatience.count()));
   // A keeper that was killed has left it to us.
   if ((code && *code == 0) || ::ioctl(root_.get(), FITHAW, 0) == 0) return {};
   return fail(EIO, "the vdisk was thawed by somebody else");
+}
+
+Result<void> thaw(const Disk& disk) {
+  const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
+  if (::ioctl(root.get(), FITHAW, 0) != 0 && errno != EINVAL) return fail_errno("thaw a vdisk");
+  return {};
 }
 
 Result<void> grow_attached(Disk& disk, std::uint64_t before, std::uint64_t capacity_bytes) {
@@ -212,14 +240,20 @@ Result<void> allocate_for(int file, Class c, std::uint64_t capacity_bytes, int f
   return {};
 }
 
-Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress) {
+Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress,
+                           const BeforeCopy& before) {
   const UniqueFd root = UMWELT_TRY(open_mount_root(disk));
   if (::syncfs(root.get()) != 0) return fail_errno("sync a vdisk");
   const bool may_share = disk.record().cls != Class::kGuaranteed;
   const bool journal = disk.record().cls != Class::kScratch;
   if (may_share && journal && ::ioctl(to, FICLONE, disk.file()) == 0) return {};
+  if (before) UMWELT_CHECK(before());
   Frozen frozen = UMWELT_TRY(Frozen::freeze(disk));
-  UMWELT_TRY(copy_file(disk.file(), to, may_share, progress));
+  const auto copied = [&](std::uint64_t done, std::uint64_t total) {
+    frozen.note_progress();
+    if (progress) progress(done, total);
+  };
+  UMWELT_TRY(copy_file(disk.file(), to, may_share, copied));
   UMWELT_CHECK(frozen.thaw());
   if (journal) return {};
   // All is written, but it is not marked as unmounted, and files that were only open are left.

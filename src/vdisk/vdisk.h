@@ -2,6 +2,7 @@
 // One vdisk in use: its file, the loop device on it, and a detached mount of the ext4 inside.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -88,12 +89,17 @@ Result<Usage> read_usage(int file);
 // FITRIM; returns how many bytes the filesystem offered. ENOTSUP: a guaranteed one.
 Result<std::uint64_t> trim(const Disk& disk);
 
+// So long a filesystem stands still without any progress of the copy that it does so for.
+inline constexpr std::chrono::seconds kFreezePatience{5};
+
 // The filesystem stands still, all of it on the file, as long as this lives and no longer, also
-// when this process is killed. Code 0: it stands still already.
+// when this process is killed, is stopped, or hangs. Code 0: it stands still already.
 class Frozen {
  public:
   static Result<Frozen> freeze(const Disk& disk);
-  // EIO: somebody else did it before.
+  // To be called again within kFreezePatience, or it goes on.
+  void note_progress() const;
+  // EIO: somebody else did it before. ETIMEDOUT: there was no progress for too long.
   Result<void> thaw();
   Frozen(Frozen&&) = default;
   Frozen& operator=(Frozen&&) = delete;
@@ -106,9 +112,13 @@ class Frozen {
   UniqueFd link_, root_;
 };
 
+// Ends a standstill that killed processes have left; no more than that when there is none.
+Result<void> thaw(const Disk& disk);
+
 // `to` becomes a copy that is consistent and has what was synced; without reflinks the filesystem
-// stands still meanwhile.
-Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress);
+// stands still meanwhile, and `before` is called before that.
+Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progress,
+                           const BeforeCopy& before = {});
 
 // Makes loop device and filesystem as large as the file, which was `before` bytes long, while it is
 // in use. EPERM: this process lacks CAP_SYS_RESOURCE. After another failure the file stays longer

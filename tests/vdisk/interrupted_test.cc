@@ -127,6 +127,69 @@ TEST_P(InterruptedTest, AFrozenOneIsThawedWhenItsKeeperIsKilled) {
   EXPECT_FALSE(again->thaw());  // the copy may have changed while it was made
 }
 
+// By Ctrl-Z, or a terminal that shows nothing more.
+TEST_P(InterruptedTest, AFrozenOneGoesOnWhenItsCopyDoesNot) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  const auto disk = store.attach("a");
+  ASSERT_TRUE(disk) << disk.error().message();
+  const pid_t copier = start([&] {
+    auto frozen = Frozen::freeze(*disk);
+    for (int i = 0; frozen && i < 7; ++i) {
+      frozen->note_progress();
+      ::usleep(1000000);
+    }
+    ::raise(SIGSTOP);
+    const auto thawed = frozen->thaw();
+    ::_exit(!thawed && thawed.error().code == ETIMEDOUT ? 0 : 1);
+  });
+  int status = 0;
+  ASSERT_EQ(::waitpid(copier, &status, WUNTRACED), copier);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  const pid_t writer = start([&] { ::_exit(shell("echo x > " + upper(*disk) + "/f")); });
+  EXPECT_EQ(::waitpid(writer, &status, WNOHANG), 0);  // so long it did stand still
+  EXPECT_TRUE(soon([&] { return ::waitpid(writer, &status, WNOHANG) == writer; }));
+  EXPECT_EQ(status, 0);
+  ::kill(copier, SIGCONT);
+  ASSERT_EQ(::waitpid(copier, &status, 0), copier);
+  EXPECT_EQ(status, 0);
+}
+
+TEST_P(InterruptedTest, AFrozenOneIsFoundWhenAllOfItsCopyIsKilled) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  auto disk = store.attach("a");
+  ASSERT_TRUE(disk) << disk.error().message();
+  EXPECT_TRUE(store.thaw_forgotten()->empty());
+  const pid_t copier = ::fork();
+  if (copier == 0) {
+    (void)!store.copy("a", "b", false, [&](std::uint64_t, std::uint64_t) {
+      if (!store.thaw_forgotten()->empty()) ::_exit(1);
+      std::string keeper;
+      shell("pgrep -P " + std::to_string(::getpid()) + " -x vdisk_tests", &keeper);
+      ::kill(std::stoi(keeper), SIGKILL);
+      ::raise(SIGKILL);
+    });
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(copier, &status, 0), copier);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    GTEST_SKIP() << "needs a copy that takes time: this one is a reflink";
+  ASSERT_TRUE(WIFSIGNALED(status)) << status;
+  const pid_t writer = start([&] { ::_exit(shell("echo x > " + upper(*disk) + "/f")); });
+  ::usleep(300000);
+  EXPECT_EQ(::waitpid(writer, &status, WNOHANG), 0);
+  const auto thawed = store.thaw_forgotten();
+  ASSERT_TRUE(thawed) << thawed.error().message();
+  EXPECT_EQ(*thawed, std::vector<std::string>{"a"});
+  EXPECT_TRUE(soon([&] { return ::waitpid(writer, &status, WNOHANG) == writer; }));
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(store.thaw_forgotten()->empty());
+  EXPECT_TRUE(store.copy("a", "b", false, {}));
+  EXPECT_NE(shell("ls -A " + host->path() + "/vdisks | grep standstill"), 0);
+}
+
 TEST_P(InterruptedTest, TheLockLivesAsLongAsTheProgramThatChangesTheFile) {
   const Store store = open();
   ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
