@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "launch/mounts.h"
 #include "vdisk/explain.h"
@@ -144,11 +146,12 @@ Result<void> Storage::open_volumes(const Spec& spec) {
     const Mount& mount = spec.mounts[i];
     if (mount.type != MountType::kVolume) continue;
     const std::string what = "volume " + mount.source;
-    auto disk = store_->attach(std::string(vdisk::kVolumePrefix) + mount.source);
+    const std::string name = std::string(vdisk::kVolumePrefix) + mount.source;
     // The same volume at two places of one container.
-    for (std::size_t j = 0; !disk && disk.error().code == EBUSY && j < i; ++j)
-      if (spec.mounts[j].type == MountType::kVolume && spec.mounts[j].source == mount.source)
-        disk = store_->join(std::string(vdisk::kVolumePrefix) + mount.source);
+    const bool again = std::any_of(
+        spec.mounts.begin(), spec.mounts.begin() + static_cast<std::ptrdiff_t>(i),
+        [&](const Mount& m) { return m.type == MountType::kVolume && m.source == mount.source; });
+    auto disk = again ? store_->join(name) : store_->attach(name);
     if (!disk) return explained(disk.error(), what);
     volumes_[i].root = UMWELT_TRY(vdisk::volume_root(*disk, mount.read_only));
     volumes_[i].disk = std::move(*disk);

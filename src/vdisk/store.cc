@@ -250,16 +250,18 @@ Result<Disk> Store::join(const std::string& name) const {
 }
 
 Result<Store::Reached> Store::reach(const std::string& name, Lock kind, bool only_if_shared) const {
-  constexpr int kTries = 100;  // while somebody else is about to attach or to let go
+  // While somebody else is about to attach or to let go, also who only looks at it.
+  constexpr int kTries = 100;
   for (int attempt = 0;; ++attempt) {
     auto file = lock(name, kind);
     if (file) return Reached{std::move(*file), {}};
     const Entry entry = UMWELT_TRY(find(name));
-    if (file.error().code != EBUSY || !entry.record || (only_if_shared && !entry.record->shared))
-      return fail(file.error());
-    auto joined = join(name);
-    if (joined) return Reached{{}, std::move(*joined)};
-    if (joined.error().code != ENOTCONN) return fail(joined.error());
+    if (file.error().code != EBUSY || !entry.record) return fail(file.error());
+    if (!only_if_shared || entry.record->shared) {
+      auto joined = join(name);
+      if (joined) return Reached{{}, std::move(*joined)};
+      if (joined.error().code != ENOTCONN) return fail(joined.error());
+    }
     if (attempt == kTries) return fail(EBUSY, name);
     const timespec pause{0, 10'000'000};
     ::nanosleep(&pause, nullptr);
