@@ -327,7 +327,13 @@ Result<void> Store::grow_in_use(const std::string& name, std::uint64_t wanted) c
   if (wanted > before) UMWELT_CHECK(lengthen(disk->file(), record.cls, before, wanted));
   // A filesystem that stands still, for a copy, grows when that is made.
   store_lock.reset();
-  return grow_attached(*disk, before, wanted);
+  const auto grown = grow_attached(*disk, before, wanted);
+  if (record.capacity_bytes != wanted) return grown;
+  UMWELT_CHECK(update(name, [&](Record& r) -> Result<void> {
+    r.capacity_bytes = wanted;
+    return {};
+  }));
+  return grown;
 }
 
 // The file's length counts, not what the record says: that is written last, so a kill leaves it

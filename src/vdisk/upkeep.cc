@@ -192,7 +192,6 @@ Result<void> grow_attached(Disk& disk, std::uint64_t before, std::uint64_t capac
     return fail(error);
   }
   disk.record().capacity_bytes = capacity_bytes;
-  UMWELT_CHECK(write_record(disk.file(), disk.record()));
   // Through the device, whose cache has what the journal has not put into its place yet.
   return allocate_for(disk.file(), disk.record().cls, capacity_bytes, disk.loop().fd());
 }

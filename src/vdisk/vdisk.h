@@ -122,7 +122,7 @@ Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progres
 
 // Makes loop device and filesystem as large as the file, which was `before` bytes long, while it is
 // in use. EPERM: this process lacks CAP_SYS_RESOURCE. After another failure the file stays longer
-// than the record says.
+// than the record says, which is the caller's to write.
 Result<void> grow_attached(Disk& disk, std::uint64_t before, std::uint64_t capacity_bytes);
 
 // Of a file that is not attached and whose lock the caller has:
