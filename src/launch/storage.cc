@@ -212,13 +212,15 @@ void Storage::describe(container::Record& record) const {
                            .name = fmt::format("loop{}", disk_->loop().number())};
 }
 
-Result<void> Storage::apply_limits(const cgroup::Paths& paths) const {
-  if (disk_ && disk_->record().limits.any())
-    UMWELT_CHECK(vdisk::apply_io_limits(disk_->loop().device(), disk_->record().limits, paths));
-  for (const Volume& volume : volumes_)
-    if (volume.disk && volume.disk->record().limits.any())
-      UMWELT_CHECK(vdisk::apply_io_limits(volume.disk->loop().device(),
-                                          volume.disk->record().limits, paths));
+Result<void> Storage::apply_limits(const cgroup::Paths& paths) {
+  for (Volume& volume : volumes_) {
+    if (!volume.disk) continue;
+    // Also without any: some may be set while it is in use.
+    UMWELT_CHECK(volume.disk->apply_limits());
+    const vdisk::IoLimits& limits = volume.disk->record().limits;
+    if (limits.any())
+      UMWELT_CHECK(vdisk::apply_io_limits(volume.disk->loop().device(), limits, paths));
+  }
   return {};
 }
 
@@ -234,12 +236,9 @@ void Storage::finish(bool started) {
   root_.reset();
   // A slow device would make the unmount wait for what is dirty.
   for (Volume& volume : volumes_)
-    if (volume.disk && !volume.disk->record().shared && volume.disk->record().limits.any())
-      (void)vdisk::apply_device_limits(volume.disk->loop().device(), {});
-  if (disk_ && made_ && !disk_name_.empty() && !(started && disk_->record().keep)) {
-    if (disk_->record().limits.any()) (void)vdisk::apply_device_limits(disk_->loop().device(), {});
+    if (volume.disk) volume.disk->lift_limits();
+  if (disk_ && made_ && !disk_name_.empty() && !(started && disk_->record().keep))
     store_->discard(*disk_, disk_name_);
-  }
   close();
 }
 

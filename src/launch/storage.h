@@ -35,7 +35,7 @@ class Storage {
   const vdisk::Disk* disk() const { return disk_ ? &*disk_ : nullptr; }
   void describe(container::Record& record) const;
   // Speed limits of the volumes, for the container's cgroup.
-  Result<void> apply_limits(const cgroup::Paths& paths) const;
+  Result<void> apply_limits(const cgroup::Paths& paths);
 
   // In the child, when the mounts are attached: the command must not have the descriptors.
   void close();

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
@@ -16,6 +17,7 @@
 #include "base/parse.h"
 #include "cgroup/parse.h"
 #include "vdisk/image.h"
+#include "vdisk/io_limits.h"
 #include "vdisk/paths.h"
 #include "vdisk/ready.h"
 #include "vdisk/store.h"
@@ -29,6 +31,8 @@ using Weight = Housekeeping::Weight;
 constexpr int kIdleTickMs = 2000, kTickMs = 500, kUrgentTickMs = 20;
 // Between two looks no more than the space above the critical mark can be written, at this speed.
 constexpr std::uint64_t kBytesAMs = 4ULL << 20;
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kLiftInterval{5};
 constexpr char kBallast[] = "ballast";
 
 // What is in memory and will be on the host soon, of all filesystems.
@@ -90,6 +94,7 @@ struct Housekeeping::Impl {
   std::string last_trouble;      // that was logged
   std::uint64_t above_critical_bytes = 0;
   bool empty = true;
+  Clock::time_point next_lift = Clock::now();
 
   Impl(container::Directories d, Settings s, Log l, Store st)
       : directories(std::move(d)), settings(s), log(std::move(l)), store(std::move(st)) {}
@@ -226,6 +231,11 @@ void Housekeeping::Impl::thaw_forgotten() {
 void Housekeeping::Impl::round() {
   thaw_forgotten();
   watch_space();
+  if (const auto now = Clock::now(); now >= next_lift) {
+    next_lift = now + kLiftInterval;
+    if (const auto lifted = lift_forgotten_limits(); !lifted)
+      trouble("lift speed limits: " + lifted.error().message());
+  }
   keep_ready();
 }
 

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vdisk/io_limits.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/parse.h"
+#include "vdisk/loop.h"
 
 namespace umwelt::vdisk {
 namespace {
@@ -87,6 +91,23 @@ Result<void> apply_device_limits(dev_t device, const IoLimits& limits) {
   if (const auto blkio = hierarchies.v1.find("blkio"); blkio != hierarchies.v1.end())
     UMWELT_CHECK(write_v1(blkio->second, device, limits));
   return write_bdi(device, limits);
+}
+
+Result<void> lift_forgotten_limits() {
+  constexpr std::string_view kLoop = "7:";
+  const auto control = open_at(AT_FDCWD, kLoopControl, O_RDWR);
+  if (!control) return control.error().code == ENOENT ? Result<void>() : fail(control.error());
+  // So long nobody of ours attaches a file.
+  if (::flock(control->get(), LOCK_EX | LOCK_NB) != 0) return {};
+  const auto names = read_names_at(AT_FDCWD, "/sys/class/bdi");
+  if (!names) return {};
+  for (const std::string& name : *names) {
+    const auto number =
+        name.starts_with(kLoop) ? parse_u64(name.substr(kLoop.size())) : std::nullopt;
+    if (!number || ::access(("/sys/dev/block/" + name + "/loop").c_str(), F_OK) == 0) continue;
+    UMWELT_CHECK(apply_device_limits(makedev(7, static_cast<unsigned>(*number)), {}));
+  }
+  return {};
 }
 
 Result<void> apply_io_limits(dev_t device, const IoLimits& limits, const cgroup::Paths& container) {

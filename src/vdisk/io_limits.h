@@ -21,9 +21,12 @@ namespace umwelt::vdisk {
 Result<void> apply_io_limits(dev_t device, const IoLimits& limits, const cgroup::Paths& container);
 
 // The part that does not belong to one container: the root cgroup's and the device's own. Linux
-// keeps them with the device when a file is detached from it, so they are set (and by that taken
-// away) for every file that is attached.
+// keeps them with the device when a file is detached from it.
 Result<void> apply_device_limits(dev_t device, const IoLimits& limits);
+
+// Takes them away from all loop devices without a file: a user of that may have been killed, and
+// the next one is somebody else's. Not where somebody attaches one in this moment.
+Result<void> lift_forgotten_limits();
 
 // What is written, for the tests: v1 "7:3 10485760" (0 takes a limit away), v2 "7:3 wbps=max".
 std::string render_v1_limit(dev_t device, std::optional<std::uint64_t> limit);

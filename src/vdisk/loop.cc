@@ -17,7 +17,6 @@
 namespace umwelt::vdisk {
 namespace {
 
-constexpr char kControl[] = "/dev/loop-control";
 constexpr unsigned kAttempts = 200;
 
 std::string device_path(unsigned number) { return fmt::format("/dev/loop{}", number); }
@@ -76,9 +75,9 @@ std::optional<LoopFile> read_loop_file(unsigned number) {
 }
 
 Result<Loop> Loop::attach(int file, const Options& options) {
-  auto control = open_at(AT_FDCWD, kControl, O_RDWR);
+  auto control = open_at(AT_FDCWD, kLoopControl, O_RDWR);
   if (!control)
-    return fail(control.error().code == ENOENT ? ENODEV : control.error().code, kControl);
+    return fail(control.error().code == ENOENT ? ENODEV : control.error().code, kLoopControl);
   const loop_config config = configuration(file, options);
   const int access = options.read_only ? O_RDONLY : O_RDWR;
   // Every process of ours takes its number under this lock; with it 8 of them lose about no race

@@ -17,6 +17,9 @@ namespace umwelt::vdisk {
 
 inline constexpr std::uint32_t kBlockBytes = 4096;  // of every filesystem and loop device of ours
 
+// Every process of ours that attaches has its flock(2).
+inline constexpr char kLoopControl[] = "/dev/loop-control";
+
 // The file that a loop device is attached to, as stat(2) has it. Also where
 // /sys/block/loopN/loop/backing_file says "(deleted)": that is the name that the file had when it
 // was attached, and one that was made without a name never gets another one there.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fs.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include "vdisk/image_file.h"
 #include "vdisk/io_limits.h"
 #include "vdisk/mount_api.h"
+#include "vdisk/tool.h"
 
 namespace umwelt::vdisk {
 namespace {
@@ -27,7 +29,6 @@ std::string loop_name(const Record& record, const std::string& owner) {
 }  // namespace
 
 Result<Disk> Disk::mount_on(UniqueFd file, const Record& record, Loop loop) {
-  UMWELT_CHECK(apply_device_limits(loop.device(), record.limits));
   FsContext ext4 = UMWELT_TRY(FsContext::open("ext4"));
   UMWELT_CHECK(ext4.set_string("source", loop.path()));
   if (record.cls != Class::kGuaranteed) UMWELT_CHECK(ext4.set_flag("discard"));
@@ -45,6 +46,8 @@ Result<Disk> Disk::make(int directory, const Template& t, const Record& record,
 
 Result<Disk> Disk::attach(UniqueFd file, const Record& record, const std::string& owner) {
   Loop loop = UMWELT_TRY(Loop::attach(file.get(), {.name = loop_name(record, owner)}));
+  // Those of the file that the device had before; some file's user may have been killed.
+  UMWELT_CHECK(apply_device_limits(loop.device(), {}));
   UMWELT_CHECK(write_loop_hint(file.get(), loop.number()));
   return mount_on(std::move(file), record, std::move(loop));
 }
@@ -63,6 +66,22 @@ std::optional<Disk> Disk::take_over(UniqueFd file, const Record& record, UniqueF
   if (!device || !mount || ::fstat(mount.get(), &status) != 0 || status.st_dev != device->device())
     return std::nullopt;
   return Disk(record, std::move(file), std::move(*device), std::move(mount));
+}
+
+Result<void> Disk::apply_limits() {
+  // Opened again: the loop device has the other description, and would keep its lock.
+  limited_ = UMWELT_TRY(open_at(AT_FDCWD, path_of(file_.get()), O_RDONLY));
+  if (::flock(limited_.get(), LOCK_SH) != 0) return fail_errno("note a user of a vdisk's limits");
+  return apply_device_limits(loop_.device(), record_.limits);
+}
+
+void Disk::lift_limits() {
+  if (!limited_) return;
+  // The last one has it alone; who comes meanwhile waits, and applies them again.
+  if (::flock(limited_.get(), LOCK_EX | LOCK_NB) == 0)
+    (void)apply_device_limits(loop_.device(), {});
+  ::flock(limited_.get(), LOCK_UN);  // a child may have the descriptor still
+  limited_.reset();
 }
 
 void Disk::shut_down() {

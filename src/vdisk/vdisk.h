@@ -48,6 +48,11 @@ class Disk {
   const std::string& ready_name() const { return ready_name_; }
   void set_ready_name(std::string name) { ready_name_ = std::move(name); }
 
+  // Sets the record's speed limits on the device, for a container that uses it. The last such user
+  // who lifts them takes them away. Without it, or killed, they stay until lift_forgotten_limits().
+  Result<void> apply_limits();
+  void lift_limits();
+
   // Ends the filesystem at once, without writing what is dirty: for a vdisk that nobody keeps.
   void shut_down();
 
@@ -63,6 +68,7 @@ class Disk {
   UniqueFd file_;
   Loop loop_;
   UniqueFd mount_;
+  UniqueFd limited_;  // the vdisk's file, with a shared flock(2) of each user of its limits
   std::string ready_name_;
 };
 
