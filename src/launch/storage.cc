@@ -67,15 +67,31 @@ Result<vdisk::Disk> Storage::existing_disk(const Spec& spec) const {
                                what, record.image, record.image_digest));
   auto disk = store_->attach(wanted.name);
   if (!disk) return explained(disk.error(), what);
-  const auto updated = store_->update(wanted.name, [&](vdisk::Record& r) -> Result<void> {
+  return disk;
+}
+
+// Notes whose the vdisk is now, and what it lies on.
+Result<void> Storage::bind(const Spec& spec) {
+  return store_->update(disk_name_, [&](vdisk::Record& r) -> Result<void> {
+    unbound_ = r;
     r.container = spec.id;
     if (r.kind == vdisk::Kind::kClone) return {};
     r.image = spec.image;
     r.image_digest = image_ ? image_->digest : "";
     return {};
   });
-  UMWELT_CHECK(updated);
-  return disk;
+}
+
+// What nothing was written to lies on nothing yet.
+void Storage::unbind() {
+  const auto written = read_names_at(disk_->mount(), "upper", 1);
+  if (!written || !written->empty()) return;
+  (void)store_->update(disk_name_, [&](vdisk::Record& r) -> Result<void> {
+    r.container = unbound_->container;
+    r.image = unbound_->image;
+    r.image_digest = unbound_->image_digest;
+    return {};
+  });
 }
 
 Result<vdisk::Disk> Storage::new_disk(const Spec& spec, const vdisk::ImageStore& images) const {
@@ -188,6 +204,7 @@ Result<Storage> Storage::open(const Spec& spec, const container::Directories& di
   if (spec.disk) UMWELT_CHECK(storage.open_disk(spec, images));
   if (spec.disk || storage.image_) UMWELT_CHECK(storage.make_root(spec));
   if (volumes) UMWELT_CHECK(storage.open_volumes(spec));
+  if (storage.disk_ && !storage.made_) UMWELT_CHECK(storage.bind(spec));
   if (storage.disk_ && storage.disk_name_.empty()) {
     // The last step that can be seen from outside.
     const std::string name = spec.disk->keep ? spec.name : spec.id;
@@ -239,6 +256,7 @@ void Storage::finish(bool started) {
     if (volume.disk) volume.disk->lift_limits();
   if (disk_ && made_ && !disk_name_.empty() && !(started && disk_->record().keep))
     store_->discard(*disk_, disk_name_);
+  if (disk_ && unbound_ && !started) unbind();
   close();
 }
 

@@ -51,6 +51,8 @@ class Storage {
   Storage() = default;
   Result<void> open_disk(const Spec& spec, const vdisk::ImageStore& images);
   Result<vdisk::Disk> existing_disk(const Spec& spec) const;
+  Result<void> bind(const Spec& spec);
+  void unbind();
   Result<vdisk::Disk> new_disk(const Spec& spec, const vdisk::ImageStore& images) const;
   Result<void> make_root(const Spec& spec);
   Result<void> open_volumes(const Spec& spec);
@@ -59,8 +61,9 @@ class Storage {
   std::optional<vdisk::Image> image_;
   std::optional<vdisk::MountedImage> mounted_image_;
   std::optional<vdisk::Disk> disk_;
-  std::string disk_name_;  // in the store, "" before it has one
-  bool made_ = false;      // for this container
+  std::string disk_name_;                 // in the store, "" before it has one
+  bool made_ = false;                     // for this container
+  std::optional<vdisk::Record> unbound_;  // of one that was not, as it was before
   UniqueFd root_;
   std::vector<Volume> volumes_;  // as long as spec.mounts
 };

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images, vdisks and volumes through the real command line."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tarfile
+import threading
 import time
 
 import pytest
 from disks import MIB, refused, vdisks, volume, wait_until
-from umwelt import SLOWNESS, UMWELT, make_rootfs
+from umwelt import HIERARCHIES, SLOWNESS, UMWELT, make_rootfs
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
 # The long version of the tests that have one.
 LONG = bool(os.environ.get("UMWELT_LONG"))
+BLKIO = next((root for root in HIERARCHIES if "blkio" in root.name.split(",")), None)
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 
@@ -255,20 +259,30 @@ def test_vdisk_commands(umwelt, image):
     refused(umwelt, "vdisk", "rm", "a", text="there is no vdisk a")
 
 
-def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, tmp_path):
+def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, rootfs):
     """Files that only changed their owner have their data below."""
-    for content in ("one", "two"):
-        (tmp_path / content).mkdir()
-        (tmp_path / content / "f").write_text(content)
     umwelt.ok("vdisk", "create", "k", "--size", "64m")
-    umwelt.ok("image", "import", "--name", "base", tmp_path / "one")
-    umwelt("run", "--rm", "--image", "base", "--disk", "k", "--", "/absent")
+    umwelt.ok("image", "import", "--name", "base", rootfs)
+    umwelt.sh("--image", "base", "--disk", "k", "echo > /f")
     umwelt.ok("image", "rm", "--force", "base")
-    umwelt.ok("image", "import", "--name", "base", tmp_path / "two")
-    refused(umwelt, "run", "--rm", "--image", "base", "--disk", "k", "--", "/absent",
+    (rootfs / "etc/f").write_text("other")
+    umwelt.ok("image", "import", "--name", "base", rootfs)
+    refused(umwelt, "run", "--rm", "--image", "base", "--disk", "k", "--", "true",
             text="lies on another content of image base")
     umwelt.ok("vdisk", "rm", "k")
     umwelt.ok("image", "rm", "base")
+
+
+def test_a_start_that_fails_binds_no_empty_vdisk(umwelt, image, tmp_path):
+    (tmp_path / "f").write_text("no root filesystem")
+    umwelt.ok("image", "import", "--name", "bad", tmp_path)
+    umwelt.ok("vdisk", "create", "fb", "--size", "64m")
+    refused(umwelt, "run", "--rm", "--image", "bad", "--disk", "fb", "--", "true")
+    umwelt.ok("image", "rm", "bad")
+    assert umwelt.sh("--image", image, "--disk", "fb", "echo x > /f; cat /f") == "x\n"
+    wait_until(lambda: not vdisks(umwelt)["fb"]["in_use"])
+    assert vdisks(umwelt)["fb"]["record"]["image"] == image
+    umwelt.ok("vdisk", "rm", "fb")
 
 
 def test_a_clone_lies_on_no_image(umwelt, image, rootfs):
@@ -374,6 +388,32 @@ def test_command_that_is_not_there_leaves_no_disk(umwelt, image, nothing_left):
     assert done.returncode == 127
 
 
+def test_command_that_is_not_there_keeps_no_disk(umwelt, image, nothing_left):
+    for command, code in (("/nonexistent", 127), ("true", 0)):
+        done = umwelt("run", "--name", "kk", "--image", image, "--disk", "64m", "--keep", "--",
+                      command)
+        assert done.returncode == code, done
+        umwelt("rm", "kk")
+    umwelt.ok("vdisk", "rm", "kk")
+
+
+def test_who_looks_at_vdisks_is_in_no_starts_way(umwelt, image):
+    umwelt.ok("vdisk", "create", "web", "--size", "64m")
+    with volume(umwelt, "ex"), contextlib.ExitStack() as readers:
+        stop = threading.Event()
+        readers.callback(stop.set)
+
+        def look(*arguments):
+            while not stop.is_set():
+                umwelt.ok(*arguments)
+
+        for arguments in (("volume", "ls"), ("vdisk", "df"), ("vdisk", "ls", "--json")):
+            threading.Thread(target=look, args=arguments).start()
+        for _ in range(12):
+            umwelt.run("--image", image, "-v", "ex:/data", "--disk", "web", "--", "true")
+    wait_until(lambda: umwelt("vdisk", "rm", "web").returncode == 0)
+
+
 def test_the_command_has_no_descriptor_of_the_host(umwelt, image):
     out = umwelt.sh("--image", image, "--disk", "64m", "ls -l /proc/self/fd /proc/1/fd 2>/dev/null; true")
     assert "loop" not in out and ".img" not in out and "erofs" not in out
@@ -432,3 +472,42 @@ def test_speed_changes_at_once(umwelt, nothing_left):
                        40)
         limits = json.loads(umwelt.ok("volume", "inspect", "v"))[0]["record"]["limits"]
         assert limits == {}
+
+
+def device_limits(umwelt, name):
+    """Of the loop device of a volume in use."""
+    device = json.loads(umwelt.ok("volume", "inspect", name))[0]["device"]
+    number = pathlib.Path("/sys/block", device.removeprefix("/dev/"), "dev").read_text().strip()
+
+    def limited():
+        found = pathlib.Path("/sys/class/bdi", number, "strict_limit").read_text() == "1\n"
+        for path in BLKIO.glob("blkio.throttle.*_device") if BLKIO else ():
+            found |= any(line.split()[0] == number for line in path.read_text().splitlines())
+        return found
+    return limited
+
+
+@pytest.mark.parametrize("end", ["rm", "kill"])
+def test_a_speed_limit_ends_with_its_volumes_use(umwelt, image, nothing_left, end):
+    if not has_strict_limit():
+        pytest.skip("needs Linux 6.2: dirty limits of a device")
+    with volume(umwelt, "v", "--write-bps", "200k", "--shared"):
+        with umwelt.detached("--image", image, "-v", "v:/data", "--", "sleep", "1000") as one:
+            limited = device_limits(umwelt, "v")
+            with umwelt.detached("--image", image, "-v", "v:/data", "--", "sleep", "1000"):
+                umwelt.ok("vdisk", "trim", "volume:v")
+                umwelt.ok("volume", "ls")
+                assert limited()
+            assert limited()
+            if end == "rm":
+                umwelt.ok("exec", one, "sh", "-c", "head -c 2097152 /dev/zero > /data/f")
+                start = time.monotonic()
+                umwelt.ok("rm", "--force", one)
+                assert not limited()
+                assert time.monotonic() - start < 5 * SLOWNESS
+            else:
+                os.kill(umwelt.launched(one)["monitor_pid"], signal.SIGKILL)
+                umwelt("ps")
+        wait_until(lambda: not limited(), 40)
+        umwelt.ok("vdisk", "trim", "volume:v")
+        assert not limited()
