@@ -65,7 +65,7 @@ nlohmann::json vdisk_json(const vdisk::Store& store, const vdisk::Entry& entry) 
   out["record"] = entry.record ? vdisk::to_json(*entry.record) : nlohmann::json();
   if (const auto usage = store.usage(entry.name)) out["usage"] = usage_json(*usage);
   if (entry.in_use)
-    if (const auto disk = store.join(entry.name)) out["device"] = disk->loop().path();
+    if (const auto disk = store.look(entry.name)) out["device"] = disk->loop().path();
   return out;
 }
 

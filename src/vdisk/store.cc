@@ -22,6 +22,9 @@ constexpr std::string_view kSuffix = ".img";
 // Begins the name of an empty file that says: this vdisk stands still. The copying process and the
 // one that ends the standstill have its lock; when it is free, both were killed.
 constexpr const char* kStandstill = ".standstill-";
+// Whoever waits to attach a vdisk has the lock (fcntl(2), F_OFD_SETLK) of one byte of it, the one
+// whose offset is the inode of the vdisk's file.
+constexpr const char* kWaiting = ".waiting";
 constexpr const char* kResizeLock = ".resize";  // one at a time gets another size
 
 std::string file_name(const std::string& name) { return name + std::string(kSuffix); }
@@ -53,6 +56,17 @@ Result<void> check_changeable(const Record& record, const std::string& name) {
 bool has_name(int file) {
   struct stat status {};
   return ::fstat(file, &status) == 0 && status.st_nlink > 0;
+}
+
+// The lock of kWaiting's byte for that vdisk.
+struct flock waiting_lock(int file) {
+  struct stat status {};
+  ::fstat(file, &status);
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_start = static_cast<off_t>(status.st_ino & ~(1ULL << 63));
+  lock.l_len = 1;
+  return lock;
 }
 
 std::uint64_t allocated_at_once(Class c, std::uint64_t capacity_bytes) {
@@ -231,7 +245,7 @@ Result<Usage> Store::usage(const std::string& name) const {
   UniqueFd file = UMWELT_TRY(open_file(name, O_RDONLY));
   const Record record = UMWELT_TRY(read_record(file.get()));
   if (is_locked_by_others(file.get())) {
-    if (const auto disk = join(name)) return vdisk::usage(*disk);
+    if (const auto disk = look(name)) return vdisk::usage(*disk);
   }
   return read_usage(file.get());
 }
@@ -249,9 +263,31 @@ Result<Disk> Store::join(const std::string& name) const {
   return Disk::join(std::move(file), record);
 }
 
+Result<Disk> Store::look(const std::string& name) const {
+  UniqueFd file = UMWELT_TRY(open_file(name));
+  struct flock lock = waiting_lock(file.get());
+  if (const auto waiting = open_at(directory_.get(), kWaiting, O_RDONLY | O_NOFOLLOW))
+    if (::fcntl(waiting->get(), F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK)
+      return fail(EBUSY, name);
+  const Record record = UMWELT_TRY(read_record(file.get()));
+  return Disk::join(std::move(file), record);
+}
+
+// Until the descriptor is closed nobody joins the vdisk who only looks. The first of several who
+// wait is enough.
+Result<UniqueFd> Store::note_waiting(const std::string& name) const {
+  const UniqueFd file = UMWELT_TRY(open_file(name, O_RDONLY));
+  UniqueFd waiting =
+      UMWELT_TRY(open_at(directory_.get(), kWaiting, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  struct flock lock = waiting_lock(file.get());
+  (void)::fcntl(waiting.get(), F_OFD_SETLK, &lock);
+  return waiting;
+}
+
 Result<Store::Reached> Store::reach(const std::string& name, Lock kind, bool only_if_shared) const {
   // While somebody else is about to attach or to let go, also who only looks at it.
   constexpr int kTries = 100;
+  UniqueFd waiting;
   for (int attempt = 0;; ++attempt) {
     auto file = lock(name, kind);
     if (file) return Reached{std::move(*file), {}};
@@ -263,6 +299,7 @@ Result<Store::Reached> Store::reach(const std::string& name, Lock kind, bool onl
       if (joined.error().code != ENOTCONN) return fail(joined.error());
     }
     if (attempt == kTries) return fail(EBUSY, name);
+    if (!waiting) waiting = UMWELT_TRY(note_waiting(name));
     const timespec pause{0, 10'000'000};
     ::nanosleep(&pause, nullptr);
   }

@@ -73,6 +73,8 @@ class Store {
   Result<Disk> attach(const std::string& name) const;
   // One that is in use. ENOTCONN when it is not.
   Result<Disk> join(const std::string& name) const;
+  // The same for who only looks at it. EBUSY when somebody waits until nobody has it any more.
+  Result<Disk> look(const std::string& name) const;
   // Its file with the lock, so that nobody attaches it. EBUSY when it is in use.
   Result<UniqueFd> lock(const std::string& name, Lock kind = Lock::kAlone) const;
 
@@ -108,6 +110,7 @@ class Store {
     std::optional<Disk> disk;
   };
   Result<Reached> reach(const std::string& name, Lock kind, bool only_if_shared) const;
+  Result<UniqueFd> note_waiting(const std::string& name) const;
   Result<void> make_mountable(int file, const Record& record) const;
   Result<UniqueFd> open_file(const std::string& name, int access = O_RDWR) const;
   Result<UniqueFd> lock_store() const;

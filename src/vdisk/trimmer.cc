@@ -68,7 +68,7 @@ void Trimmer::run() {
 
 void Trimmer::trim_everything() {
   for (const Entry& e : thin_in_use(store_))
-    if (const auto disk = store_.join(e.name)) (void)trim(*disk);
+    if (const auto disk = store_.look(e.name)) (void)trim(*disk);
 }
 
 void Trimmer::trim_next() {
@@ -82,7 +82,7 @@ void Trimmer::trim_next() {
   }
   next_trim_ = Clock::now() + kPause;
   next_to_trim_ = next->name + '\1';  // the name after it
-  const auto disk = store_.join(next->name);
+  const auto disk = store_.look(next->name);
   if (!disk) return;
   const auto now = usage(*disk);
   if (now && worth_trimming(*now)) (void)trim(*disk);

@@ -66,20 +66,19 @@ def test_image_in_use_is_not_removed(umwelt, image):
     assert umwelt.run("--image", image, "--", "echo", "still") == "still\n"
 
 
-def test_an_image_below_a_kept_vdisk_is_not_removed(umwelt, image, tmp_path):
-    (tmp_path / "f").write_text("one")
-    umwelt.ok("image", "import", "--name", "below", tmp_path)
-    umwelt.ok("image", "import", "--name", "same", tmp_path)
+def test_an_image_below_a_kept_vdisk_is_not_removed(umwelt, image, rootfs):
+    umwelt.ok("image", "import", "--name", "below", rootfs)
+    umwelt.ok("image", "import", "--name", "same", rootfs)
     umwelt.ok("vdisk", "create", "above", "--size", "64m")
-    umwelt("run", "--rm", "--image", "below", "--disk", "above", "--", "/absent")
+    umwelt.sh("--image", "below", "--disk", "above", "echo > /f")
     line = refused(umwelt, "image", "rm", "below", text="image below: vdisk above lies on it")
     assert "umwelt vdisk rm above" in line and "--force" in line
     umwelt.ok("image", "rm", "same")
     umwelt.ok("image", "rm", "--force", "below")
     # The content is what counts.
-    umwelt.ok("image", "import", "--name", "below", tmp_path)
+    umwelt.ok("image", "import", "--name", "below", rootfs)
     refused(umwelt, "image", "rm", "below", text="lies on it")
-    umwelt.ok("vdisk", "rm", "above")
+    wait_until(lambda: umwelt("vdisk", "rm", "above").returncode == 0)
     umwelt.ok("image", "rm", "below")
 
 
@@ -264,6 +263,7 @@ def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, rootfs):
     umwelt.ok("vdisk", "create", "k", "--size", "64m")
     umwelt.ok("image", "import", "--name", "base", rootfs)
     umwelt.sh("--image", "base", "--disk", "k", "echo > /f")
+    wait_until(lambda: not vdisks(umwelt)["k"]["in_use"])
     umwelt.ok("image", "rm", "--force", "base")
     (rootfs / "etc/f").write_text("other")
     umwelt.ok("image", "import", "--name", "base", rootfs)

@@ -82,7 +82,6 @@ def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tm
         stopped = []
 
         def all_wait():
-            """Not for long where others have much dirty in memory, which counts, too."""
             stopped[:] = [count(name) for name in names]
             time.sleep(1)
             text = log.read_text()
