@@ -130,12 +130,24 @@ Result<std::shared_ptr<const Template>> Store::admitted_template(const Record& r
   return t;
 }
 
+// Of guaranteed ones that are made at the same moment each finds what the others take.
+Result<UniqueFd> Store::make_file(const Record& record, const Template& t) const {
+  UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), record.capacity_bytes));
+  if (record.cls == Class::kGuaranteed) {
+    const UniqueFd lock = UMWELT_TRY(lock_store());
+    UMWELT_CHECK(admit(record, 0));
+    UMWELT_CHECK(allocate_for(file.get(), record.cls, record.capacity_bytes, file.get()));
+  }
+  UMWELT_CHECK(write_template(file.get(), t, record.cls));
+  return file;
+}
+
 Result<Disk> Store::make(Record record) const {
   record.capacity_bytes = UMWELT_TRY(round_capacity(record.capacity_bytes));
   record.id = random_id();
   record.created_s = std::time(nullptr);
   const auto t = UMWELT_TRY(admitted_template(record));
-  return Disk::make(directory_.get(), *t, record, owner_);
+  return Disk::attach(UMWELT_TRY(make_file(record, *t)), record, owner_);
 }
 
 Result<Disk> Store::take(Record record) const {
@@ -207,8 +219,7 @@ Result<void> Store::create(Record record, const std::string& name) const {
   record.id = random_id();
   record.created_s = std::time(nullptr);
   const auto t = UMWELT_TRY(admitted_template(record));
-  const UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), record.capacity_bytes));
-  UMWELT_CHECK(write_template(file.get(), *t, record.cls));
+  const UniqueFd file = UMWELT_TRY(make_file(record, *t));
   return link(file.get(), record, name);
 }
 

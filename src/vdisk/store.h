@@ -117,6 +117,7 @@ class Store {
   Result<void> admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const;
   Result<std::shared_ptr<const Template>> admitted_template(const Record& record) const;
   Result<void> admit_growth(const Record& record, std::uint64_t before, std::uint64_t wanted) const;
+  Result<UniqueFd> make_file(const Record& record, const Template& t) const;
   Result<void> reserve(int to, int from, const Record& record) const;
   Result<void> fill(int to, int from, const Record& record, const CopyProgress& progress) const;
   Result<void> copy_in_use(const Disk& disk, int to, const std::string& name,

@@ -387,6 +387,28 @@ TEST_P(StoreTest, CopiesMadeAtOnceDoNotFillTheHost) {
   EXPECT_GE(store.sums()->free_bytes, low_water);
 }
 
+TEST_P(StoreTest, GuaranteedOnesMadeAtOnceDoNotFillTheHost) {
+  if (GetParam() == std::string("root")) GTEST_SKIP() << "needs ext4: others write to / as well";
+  const std::uint64_t low_water = open().sums()->free_bytes - 900 * kMiB;
+  const Store store = open({.overcommit = 10.0, .low_water_bytes = low_water});
+  Record record = wish(400 * kMiB);
+  record.cls = Class::kGuaranteed;
+  ASSERT_TRUE(store.admit(record, 0));
+  std::atomic<unsigned> made{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i)
+    threads.emplace_back([&, i] {
+      if (const auto result = store.create(record, std::to_string(i))) {
+        ++made;
+      } else {
+        EXPECT_EQ(result.error().code, 0) << result.error().message();
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(made, 2u);
+  EXPECT_GE(store.sums()->free_bytes, low_water);
+}
+
 TEST_P(StoreTest, WhoOnlyLooksIsInNobodysWay) {
   const Store store = open();
   ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
