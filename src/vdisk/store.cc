@@ -191,8 +191,6 @@ Result<Disk> Store::make_clone(Record record, int base, const CopyProgress& prog
 Result<void> Store::link(int file, const Record& record, const std::string& name,
                          const std::string& ready_name) const {
   UMWELT_CHECK(write_record(file, record));
-  // What takes long comes before the lock, which every creation waits for.
-  if (record.keep && ::fsync(file) != 0) return fail_errno("fsync a vdisk's file");
   UniqueFd lock = UMWELT_TRY(lock_store());
   UMWELT_CHECK(admit(record.capacity_bytes, 0));
   if (!ready_name.empty()) {
@@ -202,7 +200,7 @@ Result<void> Store::link(int file, const Record& record, const std::string& name
   } else if (auto linked = link_file(file, directory_.get(), file_name(name)); !linked) {
     return fail(linked.error().code, name);
   }
-  lock.reset();
+  lock.reset();  // every creation waits for it, and what follows may take long
   return record.keep ? sync_all(file, directory_.get()) : Result<void>();
 }
 
@@ -469,6 +467,8 @@ Result<void> Store::copy(const std::string& name, const std::string& new_name, b
   record.created_s = std::time(nullptr);
   record.snapshot_of = read_only ? name : "";
   record.keep = true;
+  // It has no name before all of it is on disk.
+  if (::fsync(to.get()) != 0) return fail_errno("fsync a vdisk's file");
   return link(to.get(), record, new_name);
 }
 

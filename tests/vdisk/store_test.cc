@@ -389,6 +389,7 @@ TEST_P(StoreTest, CopiesMadeAtOnceDoNotFillTheHost) {
 
 TEST_P(StoreTest, GuaranteedOnesMadeAtOnceDoNotFillTheHost) {
   if (GetParam() == std::string("root")) GTEST_SKIP() << "needs ext4: others write to / as well";
+  if (GetParam() == std::string("btrfs")) GTEST_SKIP() << "needs ext4: free space is told late";
   const std::uint64_t low_water = open().sums()->free_bytes - 900 * kMiB;
   const Store store = open({.overcommit = 10.0, .low_water_bytes = low_water});
   Record record = wish(400 * kMiB);
