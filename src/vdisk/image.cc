@@ -41,11 +41,6 @@ tl::unexpected<Error> damaged(const std::string& name, const std::string& why) {
 // Not on a read-only filesystem.
 bool is_writable(int file) { return (::fcntl(file, F_GETFL) & O_ACCMODE) == O_RDWR; }
 
-bool has_name(int file) {
-  struct stat status {};
-  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
-}
-
 }  // namespace
 
 json to_json(const ImageConfig& config) {

@@ -140,6 +140,11 @@ bool unused_for_long(int directory, const std::string& name) {
          std::time(nullptr) - status.st_atime > kLongS;
 }
 
+bool has_name(int file) {
+  struct stat status {};
+  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
+}
+
 Result<void> link_file(int file, int directory, const std::string& name) {
   const std::string path = fmt::format("/proc/self/fd/{}", file);
   if (::linkat(AT_FDCWD, path.c_str(), directory, name.c_str(), AT_SYMLINK_FOLLOW) != 0)

@@ -32,6 +32,8 @@ Result<void> rewrite_template(int file, const Template& t, Class c);
 // Of a file that can be made again: nobody has read it for a month.
 bool unused_for_long(int directory, const std::string& name);
 
+bool has_name(int file);  // it was not removed
+
 // Gives the file its name. EEXIST.
 Result<void> link_file(int file, int directory, const std::string& name);
 

@@ -118,6 +118,13 @@ bool valid_name(std::string_view name) {
          });
 }
 
+Result<void> check_name(const std::string& name) {
+  if (valid_name(name)) return {};
+  return fail(0, fmt::format("'{}' is no name of a vdisk: letters, digits, '_', '.' and '-', at "
+                             "most 64, beginning with a letter or digit",
+                             name.substr(0, 80)));
+}
+
 std::string random_id() {
   std::uint64_t number = 0;
   // 8 bytes are never short (getrandom(2)).

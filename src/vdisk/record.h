@@ -48,6 +48,7 @@ Result<Record> record_from_json(const nlohmann::json& json);  // EUCLEAN
 
 // "web-1", or "volume:data" for a volume: [a-zA-Z0-9][a-zA-Z0-9_.-]{0,63} after the prefix.
 bool valid_name(std::string_view name);
+Result<void> check_name(const std::string& name);  // a sentence (code 0) that says so
 inline constexpr std::string_view kVolumePrefix = "volume:";
 
 std::string random_id();

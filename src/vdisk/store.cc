@@ -19,22 +19,12 @@ namespace umwelt::vdisk {
 namespace {
 
 constexpr std::string_view kSuffix = ".img";
-// Begins the name of an empty file that says: this vdisk stands still. The copying process and the
-// one that ends the standstill have its lock; when it is free, both were killed.
-constexpr const char* kStandstill = ".standstill-";
 // Whoever waits to attach a vdisk has the lock (fcntl(2), F_OFD_SETLK) of one byte of it, the one
 // whose offset is the inode of the vdisk's file.
 constexpr const char* kWaiting = ".waiting";
 constexpr const char* kResizeLock = ".resize";  // one at a time gets another size
 
 std::string file_name(const std::string& name) { return name + std::string(kSuffix); }
-
-Result<void> check_name(const std::string& name) {
-  if (valid_name(name)) return {};
-  return fail(0, fmt::format("'{}' is no name of a vdisk: letters, digits, '_', '.' and '-', at "
-                             "most 64, beginning with a letter or digit",
-                             name.substr(0, 80)));
-}
 
 Result<void> apply_length(int file, std::uint64_t bytes) {
   if (::ftruncate(file, static_cast<off_t>(bytes)) != 0)
@@ -51,11 +41,6 @@ Result<std::uint64_t> length_of(int file) {
 Result<void> check_changeable(const Record& record, const std::string& name) {
   if (record.snapshot_of.empty()) return {};
   return fail(0, fmt::format("{} is a snapshot, which stays as it is: clone it", name));
-}
-
-bool has_name(int file) {
-  struct stat status {};
-  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
 }
 
 // The lock of kWaiting's byte for that vdisk.
@@ -155,37 +140,6 @@ Result<Disk> Store::take(Record record) const {
   record.created_s = std::time(nullptr);
   if (auto ready = UMWELT_TRY(take_ready(record))) return std::move(*ready);
   return make(std::move(record));
-}
-
-// Two copies that are made at the same moment can't both have the last of the pool.
-Result<void> Store::reserve(int to, int from, const Record& record) const {
-  struct stat status {};
-  if (::fstat(from, &status) != 0) return fail_errno("fstat a vdisk's file");
-  const UniqueFd lock = UMWELT_TRY(lock_store());
-  UMWELT_CHECK(admit(record, static_cast<std::uint64_t>(status.st_blocks) * 512));
-  if (record.cls == Class::kGuaranteed)
-    return allocate_for(to, record.cls, record.capacity_bytes, from);
-  return reserve_copy(from, to);
-}
-
-// A reflink shares its metadata with the original until it is written: there is nothing to
-// allocate.
-Result<void> Store::fill(int to, int from, const Record& record,
-                         const CopyProgress& progress) const {
-  const bool may_share = record.cls != Class::kGuaranteed;
-  const CopyWay way = UMWELT_TRY(
-      copy_file(from, to, may_share, progress, [&] { return reserve(to, from, record); }));
-  if (way == CopyWay::kReflink) return {};
-  return allocate_for(to, record.cls, record.capacity_bytes, to);
-}
-
-Result<Disk> Store::make_clone(Record record, int base, const CopyProgress& progress) const {
-  record.id = random_id();
-  record.created_s = std::time(nullptr);
-  UMWELT_CHECK(admit(record, 0));
-  UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), 0));
-  UMWELT_CHECK(fill(file.get(), base, record, progress));
-  return Disk::attach(std::move(file), record, owner_);
 }
 
 Result<void> Store::link(int file, const Record& record, const std::string& name,
@@ -412,64 +366,6 @@ Result<void> Store::resize(const std::string& name, std::uint64_t capacity_bytes
   });
   UMWELT_CHECK(updated);
   return sync_all(file->get(), directory_.get());
-}
-
-Result<void> Store::copy_in_use(const Disk& disk, int to, const std::string& name,
-                                const CopyProgress& progress) const {
-  const std::string path = kStandstill + name;
-  UniqueFd note;
-  const auto copied = copy_attached(disk, to, progress, [&]() -> Result<void> {
-    UMWELT_CHECK(reserve(to, disk.file(), disk.record()));
-    while (!note || !has_name(note.get())) {
-      note = UMWELT_TRY(open_at(directory_.get(), path, O_RDONLY | O_CREAT | O_NOFOLLOW, 0600));
-      if (::flock(note.get(), LOCK_SH) != 0) return fail_errno("note that a vdisk stands still");
-    }
-    return {};
-  });
-  // Not when another copy of it is made, which is the one that it stands still for.
-  if (note && ::flock(note.get(), LOCK_EX | LOCK_NB) == 0)
-    ::unlinkat(directory_.get(), path.c_str(), 0);
-  return copied;
-}
-
-Result<std::vector<std::string>> Store::thaw_forgotten() const {
-  std::vector<std::string> thawed;
-  for (const std::string& file : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
-    if (!file.starts_with(kStandstill)) continue;
-    const auto note = open_at(directory_.get(), file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    if (!note || ::flock(note->get(), LOCK_EX | LOCK_NB) != 0) continue;
-    const std::string name = file.substr(std::string_view(kStandstill).size());
-    const auto disk = join(name);
-    // Again, until it goes on or is not in use any more.
-    if (disk ? !thaw(*disk) : disk.error().code != ENOTCONN && disk.error().code != ENOENT)
-      continue;
-    ::unlinkat(directory_.get(), file.c_str(), 0);
-    if (disk) thawed.push_back(name);
-  }
-  return thawed;
-}
-
-Result<void> Store::copy(const std::string& name, const std::string& new_name, bool read_only,
-                         const CopyProgress& progress) const {
-  UMWELT_CHECK(check_name(new_name));
-  const Reached from = UMWELT_TRY(reach(name, Lock::kShared, false));
-  const int file = from.disk ? from.disk->file() : from.file.get();
-  Record record = UMWELT_TRY(read_record(file));
-  struct stat status {};
-  if (::fstat(file, &status) != 0) return fail_errno(name);
-  UMWELT_CHECK(admit(record.capacity_bytes, static_cast<std::uint64_t>(status.st_blocks) * 512));
-  const UniqueFd to = UMWELT_TRY(create_unnamed(directory_.get(), 0));
-  if (from.disk)
-    UMWELT_CHECK(copy_in_use(*from.disk, to.get(), name, progress));
-  else
-    UMWELT_CHECK(fill(to.get(), file, record, progress));
-  record.id = random_id();
-  record.created_s = std::time(nullptr);
-  record.snapshot_of = read_only ? name : "";
-  record.keep = true;
-  // It has no name before all of it is on disk.
-  if (::fsync(to.get()) != 0) return fail_errno("fsync a vdisk's file");
-  return link(to.get(), record, new_name);
 }
 
 Result<Reconciled> Store::reconcile() const {

@@ -1,154 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images, vdisks and volumes through the real command line."""
+"""Vdisks through the real command line."""
 
 import contextlib
 import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
-import tarfile
 import threading
-import time
 
 import pytest
 from disks import MIB, refused, vdisks, volume, wait_until
-from umwelt import HIERARCHIES, SLOWNESS, UMWELT, make_rootfs
+from umwelt import UMWELT, make_rootfs
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
 # The long version of the tests that have one.
 LONG = bool(os.environ.get("UMWELT_LONG"))
-BLKIO = next((root for root in HIERARCHIES if "blkio" in root.name.split(",")), None)
-PROGRAMS = pathlib.Path(__file__).parent / "programs"
 
 
 def size_in(umwelt, *arguments):
     out = umwelt.run(*arguments, "--", "df", "-k", "/")
     return int(out.splitlines()[-1].split()[1]) * 1024
 
-
-# --- images ---------------------------------------------------------------------------------------
-
-def test_image_commands(umwelt, image, tmp_path, rootfs):
-    archive = tmp_path / "small.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(rootfs, ".")
-    out = umwelt.ok("image", "import", archive)
-    assert out.startswith("small  sha256:")
-    listed = {i["name"]: i for i in json.loads(umwelt.ok("image", "ls", "--json"))}
-    assert set(listed) == {"busybox", "small"} and not listed["small"]["in_use"]
-    assert "small" in umwelt.ok("image", "ls")
-    umwelt.ok("image", "inspect", "--verify", "small")
-    umwelt.ok("image", "export", "small", "--output", tmp_path / "again.tar")
-    again = json.loads(umwelt.ok("image", "import", "--json", "--name", "again",
-                                 tmp_path / "again.tar"))
-    assert again["digest"] == listed["small"]["digest"]
-    assert umwelt.run("--image", "again", "--", "echo", "hello") == "hello\n"
-    with open(tmp_path / "again.tar", "rb") as stdin:
-        umwelt.ok("image", "import", "--name", "piped", "-", stdin=stdin)
-    out = umwelt.ok("image", "prefetch", archive, tmp_path / "again.tar")
-    assert out.count("was there") == 2
-    umwelt.ok("image", "rm", "small", "again", "piped")
-    assert [i["name"] for i in json.loads(umwelt.ok("image", "ls", "--json"))] == ["busybox"]
-
-
-def test_image_without_disk_keeps_nothing(umwelt, image):
-    assert umwelt.sh("--image", image, "cat /etc/lower; echo x > /etc/lower; cat /etc/lower"
-                     ) == "lower\nx\n"
-    assert umwelt.sh("--image", image, "cat /etc/lower") == "lower\n"
-
-
-def test_image_in_use_is_not_removed(umwelt, image):
-    with umwelt.detached("--image", image, "--", "sleep", "1000"):
-        assert json.loads(umwelt.ok("image", "inspect", image))[0]["in_use"]
-        refused(umwelt, "image", "rm", image, text="in use")
-    assert umwelt.run("--image", image, "--", "echo", "still") == "still\n"
-
-
-def test_an_image_below_a_kept_vdisk_is_not_removed(umwelt, image, rootfs):
-    umwelt.ok("image", "import", "--name", "below", rootfs)
-    umwelt.ok("image", "import", "--name", "same", rootfs)
-    umwelt.ok("vdisk", "create", "above", "--size", "64m")
-    umwelt.sh("--image", "below", "--disk", "above", "echo > /f")
-    line = refused(umwelt, "image", "rm", "below", text="image below: vdisk above lies on it")
-    assert "umwelt vdisk rm above" in line and "--force" in line
-    umwelt.ok("image", "rm", "same")
-    umwelt.ok("image", "rm", "--force", "below")
-    # The content is what counts.
-    umwelt.ok("image", "import", "--name", "below", rootfs)
-    refused(umwelt, "image", "rm", "below", text="lies on it")
-    wait_until(lambda: umwelt("vdisk", "rm", "above").returncode == 0)
-    umwelt.ok("image", "rm", "below")
-
-
-def test_damaged_images(umwelt, image, tmp_path):
-    (tmp_path / "f").write_text("one")
-    umwelt.ok("image", "import", "--name", "damaged", tmp_path)
-    (umwelt.state / "images/damaged.json").write_text("")
-    listed = umwelt("image", "ls")
-    assert listed.returncode == 0 and "busybox" in listed.stdout and "damaged" not in listed.stdout
-    assert "image damaged is damaged: umwelt image rm damaged" in listed.stderr
-    for command in (["image", "inspect", "--verify"], ["run", "--image"]):
-        refused(umwelt, *command, "damaged", *(["--", "true"] if "run" in command else []),
-                text="image damaged is damaged")
-    umwelt.ok("image", "rm", "damaged")
-    assert umwelt("image", "ls").stderr == ""
-    assert len(list((umwelt.state / "images").glob("*.erofs"))) == 1
-
-
-def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
-    source = tmp_path / os.fsdecode(b"\xff")
-    source.mkdir()
-    umwelt.ok("image", "import", "--name", "bytes", source)
-    umwelt.ok("image", "rm", "bytes")
-
-
-def test_import_with_closed_streams(umwelt, image, tmp_path, rootfs):
-    with tarfile.open(tmp_path / "closed.tar", "w") as tar:
-        tar.add(rootfs, ".")
-    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", UMWELT, "image", "import",
-                    tmp_path / "closed.tar"], env=umwelt.environment, timeout=60, check=False)
-    umwelt.ok("image", "rm", "closed")
-
-
-def test_closed_streams_are_nobodys(umwelt, image):
-    """No file of ours gets their numbers, nor what is said to people."""
-    umwelt.ok("vdisk", "create", "a", "--size", "64m")
-    out = subprocess.run(
-        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", UMWELT, "run", "--rm", "--image", image, "--disk", "a",
-         "--", "sh", "-c", "cd /proc/self/fd && ls -l 0 2"],
-        env=umwelt.environment, timeout=60, check=True, capture_output=True, text=True).stdout
-    assert out.count("/dev/null") == 2, out
-    wait_until(lambda: not vdisks(umwelt)["a"]["in_use"])
-    assert umwelt.ok("vdisk", "check", "a") == "a  clean\n"
-    umwelt.ok("vdisk", "rm", "a")
-
-
-def test_image_that_is_not_there(umwelt, image):
-    line = refused(umwelt, "run", "--image", "busybx", "--", "true", text="did you mean busybox?")
-    assert "no such image" in line
-
-
-@pytest.mark.parametrize("make,text", [
-    (lambda t: t.addfile(tarfile.TarInfo("../evil")), "'..'"),
-    (lambda t: t.addfile(tarfile.TarInfo("/etc/evil")), "absolute"),
-], ids=["dotdot", "absolute"])
-def test_hostile_archives(umwelt, image, tmp_path, make, text):
-    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
-        make(tar)
-    refused(umwelt, "image", "import", tmp_path / "bad.tar", text=text)
-    assert {p.suffix for p in (umwelt.state / "images").iterdir()} == {".erofs", ".json"}
-
-
-def test_import_of_what_is_no_archive(umwelt, image, tmp_path):
-    (tmp_path / "text.tar").write_text("not an archive\n" * 1000)
-    refused(umwelt, "image", "import", tmp_path / "text.tar", text="archive")
-    refused(umwelt, "image", "import", "/dev/null", text="neither a directory nor an archive")
-    refused(umwelt, "image", "import", tmp_path / "absent", text="No such file")
-
-
-# --- run --disk -----------------------------------------------------------------------------------
 
 def test_df_shows_the_capacity(umwelt, image, nothing_left):
     size = size_in(umwelt, "--image", image, "--disk", "256m")
@@ -419,95 +292,3 @@ def test_the_command_has_no_descriptor_of_the_host(umwelt, image):
     assert "loop" not in out and ".img" not in out and "erofs" not in out
     out = umwelt.sh("--image", image, "--disk", "64m", "--init", "ls -l /proc/1/fd 2>/dev/null; true")
     assert "loop" not in out and ".img" not in out and "erofs" not in out
-
-
-# --- volumes --------------------------------------------------------------------------------------
-
-def test_volume_outlives_containers(umwelt, image):
-    with volume(umwelt, "data"):
-        umwelt.sh("--image", image, "-v", "data:/data", "echo one > /data/f")
-        wait_until(lambda: not json.loads(umwelt.ok("volume", "inspect", "data"))[0]["in_use"])
-        out = umwelt.sh("--image", image, "-v", "data:/data:ro",
-                        "cat /data/f; touch /data/g 2>&1; df -k /data")
-        assert out.startswith("one\n") and "Read-only" in out
-        assert int(out.splitlines()[-1].split()[1]) < 128 * 1024
-        assert "data" in umwelt.ok("volume", "ls")
-
-
-def test_exclusive_and_shared_volumes(umwelt, image):
-    with volume(umwelt, "mine"), volume(umwelt, "ours", "--shared"):
-        with umwelt.detached("--image", image, "-v", "mine:/m", "-v", "ours:/o", "--",
-                             "sh", "-c", "echo there > /o/f; sleep 1000"):
-            refused(umwelt, "run", "--image", image, "-v", "mine:/m", "--", "true", text="in use")
-            refused(umwelt, "volume", "rm", "ours", text="in use")
-            wait_until(lambda: umwelt.sh("--image", image, "-v", "ours:/o",
-                                         "cat /o/f 2>/dev/null || true") == "there\n")
-
-
-def has_strict_limit():
-    return any(pathlib.Path("/sys/class/bdi").glob("7:*/strict_limit"))
-
-
-@pytest.mark.vm
-@pytest.mark.parametrize(("way", "first"), [("direct", 0), ("buffered", 16), ("mmap", 16)])
-def test_write_speed(umwelt, way, first, nothing_left):
-    """The first megabytes of a buffered writer only fill what may be dirty."""
-    if way != "direct" and not has_strict_limit():
-        pytest.skip("needs Linux 6.2: dirty limits of a device")
-    with volume(umwelt, "slow", "--write-bps", "10m"):
-        speed = float(umwelt.run("-v", "slow:/data", "--", "/usr/bin/python3",
-                                 PROGRAMS / "write_speed.py", way, first, 60))
-    print(f"\n{way}: {speed:.2f} MiB/s of 10")
-    assert 3 / SLOWNESS < speed < 11  # a busy machine is slower
-
-
-def test_speed_changes_at_once(umwelt, nothing_left):
-    with volume(umwelt, "v", "--write-bps", "1m"):
-        with umwelt.detached("-v", "v:/data", "--", "sh", "-c",
-                             "dd if=/dev/zero of=/data/f bs=1M count=60 oflag=direct;"
-                             "touch /data/done; sleep 1000") as name:
-            time.sleep(1)
-            umwelt.ok("volume", "update", "v", "--write-bps", "none")
-            wait_until(lambda: umwelt("exec", name, "test", "-e", "/data/done").returncode == 0,
-                       40)
-        limits = json.loads(umwelt.ok("volume", "inspect", "v"))[0]["record"]["limits"]
-        assert limits == {}
-
-
-def device_limits(umwelt, name):
-    """Of the loop device of a volume in use."""
-    device = json.loads(umwelt.ok("volume", "inspect", name))[0]["device"]
-    number = pathlib.Path("/sys/block", device.removeprefix("/dev/"), "dev").read_text().strip()
-
-    def limited():
-        found = pathlib.Path("/sys/class/bdi", number, "strict_limit").read_text() == "1\n"
-        for path in BLKIO.glob("blkio.throttle.*_device") if BLKIO else ():
-            found |= any(line.split()[0] == number for line in path.read_text().splitlines())
-        return found
-    return limited
-
-
-@pytest.mark.parametrize("end", ["rm", "kill"])
-def test_a_speed_limit_ends_with_its_volumes_use(umwelt, image, nothing_left, end):
-    if not has_strict_limit():
-        pytest.skip("needs Linux 6.2: dirty limits of a device")
-    with volume(umwelt, "v", "--write-bps", "200k", "--shared"):
-        with umwelt.detached("--image", image, "-v", "v:/data", "--", "sleep", "1000") as one:
-            limited = device_limits(umwelt, "v")
-            with umwelt.detached("--image", image, "-v", "v:/data", "--", "sleep", "1000"):
-                umwelt.ok("vdisk", "trim", "volume:v")
-                umwelt.ok("volume", "ls")
-                assert limited()
-            assert limited()
-            if end == "rm":
-                umwelt.ok("exec", one, "sh", "-c", "head -c 2097152 /dev/zero > /data/f")
-                start = time.monotonic()
-                umwelt.ok("rm", "--force", one)
-                assert not limited()
-                assert time.monotonic() - start < 5 * SLOWNESS
-            else:
-                os.kill(umwelt.launched(one)["monitor_pid"], signal.SIGKILL)
-                umwelt("ps")
-        wait_until(lambda: not limited(), 40)
-        umwelt.ok("vdisk", "trim", "volume:v")
-        assert not limited()

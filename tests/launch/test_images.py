@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that are odd, or lie on an odd filesystem, and what the commands print as JSON."""
+"""Images through the real command line, also odd ones, and what the commands print as JSON."""
 
 import json
+import os
 import shutil
 import subprocess
+import tarfile
 
 import pytest
-from disks import MIB, refused, vdisks, volume
+from disks import MIB, refused, vdisks, volume, wait_until
+from umwelt import UMWELT
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
 
@@ -76,3 +79,121 @@ def test_json_of_what_changes_a_disk(umwelt, image, tmp_path):
     assert told("volume", "rm", "v") == [{"name": "v"}]
     umwelt.ok("image", "import", "--name", "gone", tmp_path)
     assert told("image", "rm", "gone") == [{"name": "gone"}]
+
+
+def test_image_commands(umwelt, image, tmp_path, rootfs):
+    archive = tmp_path / "small.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(rootfs, ".")
+    out = umwelt.ok("image", "import", archive)
+    assert out.startswith("small  sha256:")
+    listed = {i["name"]: i for i in json.loads(umwelt.ok("image", "ls", "--json"))}
+    assert set(listed) == {"busybox", "small"} and not listed["small"]["in_use"]
+    assert "small" in umwelt.ok("image", "ls")
+    umwelt.ok("image", "inspect", "--verify", "small")
+    umwelt.ok("image", "export", "small", "--output", tmp_path / "again.tar")
+    again = json.loads(umwelt.ok("image", "import", "--json", "--name", "again",
+                                 tmp_path / "again.tar"))
+    assert again["digest"] == listed["small"]["digest"]
+    assert umwelt.run("--image", "again", "--", "echo", "hello") == "hello\n"
+    with open(tmp_path / "again.tar", "rb") as stdin:
+        umwelt.ok("image", "import", "--name", "piped", "-", stdin=stdin)
+    out = umwelt.ok("image", "prefetch", archive, tmp_path / "again.tar")
+    assert out.count("was there") == 2
+    umwelt.ok("image", "rm", "small", "again", "piped")
+    assert [i["name"] for i in json.loads(umwelt.ok("image", "ls", "--json"))] == ["busybox"]
+
+
+def test_image_without_disk_keeps_nothing(umwelt, image):
+    assert umwelt.sh("--image", image, "cat /etc/lower; echo x > /etc/lower; cat /etc/lower"
+                     ) == "lower\nx\n"
+    assert umwelt.sh("--image", image, "cat /etc/lower") == "lower\n"
+
+
+def test_image_in_use_is_not_removed(umwelt, image):
+    with umwelt.detached("--image", image, "--", "sleep", "1000"):
+        assert json.loads(umwelt.ok("image", "inspect", image))[0]["in_use"]
+        refused(umwelt, "image", "rm", image, text="in use")
+    assert umwelt.run("--image", image, "--", "echo", "still") == "still\n"
+
+
+def test_an_image_below_a_kept_vdisk_is_not_removed(umwelt, image, rootfs):
+    umwelt.ok("image", "import", "--name", "below", rootfs)
+    umwelt.ok("image", "import", "--name", "same", rootfs)
+    umwelt.ok("vdisk", "create", "above", "--size", "64m")
+    umwelt.sh("--image", "below", "--disk", "above", "echo > /f")
+    line = refused(umwelt, "image", "rm", "below", text="image below: vdisk above lies on it")
+    assert "umwelt vdisk rm above" in line and "--force" in line
+    umwelt.ok("image", "rm", "same")
+    umwelt.ok("image", "rm", "--force", "below")
+    # The content is what counts.
+    umwelt.ok("image", "import", "--name", "below", rootfs)
+    refused(umwelt, "image", "rm", "below", text="lies on it")
+    wait_until(lambda: umwelt("vdisk", "rm", "above").returncode == 0)
+    umwelt.ok("image", "rm", "below")
+
+
+def test_damaged_images(umwelt, image, tmp_path):
+    (tmp_path / "f").write_text("one")
+    umwelt.ok("image", "import", "--name", "damaged", tmp_path)
+    (umwelt.state / "images/damaged.json").write_text("")
+    listed = umwelt("image", "ls")
+    assert listed.returncode == 0 and "busybox" in listed.stdout and "damaged" not in listed.stdout
+    assert "image damaged is damaged: umwelt image rm damaged" in listed.stderr
+    for command in (["image", "inspect", "--verify"], ["run", "--image"]):
+        refused(umwelt, *command, "damaged", *(["--", "true"] if "run" in command else []),
+                text="image damaged is damaged")
+    umwelt.ok("image", "rm", "damaged")
+    assert umwelt("image", "ls").stderr == ""
+    assert len(list((umwelt.state / "images").glob("*.erofs"))) == 1
+
+
+def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
+    source = tmp_path / os.fsdecode(b"\xff")
+    source.mkdir()
+    umwelt.ok("image", "import", "--name", "bytes", source)
+    umwelt.ok("image", "rm", "bytes")
+
+
+def test_import_with_closed_streams(umwelt, image, tmp_path, rootfs):
+    with tarfile.open(tmp_path / "closed.tar", "w") as tar:
+        tar.add(rootfs, ".")
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", UMWELT, "image", "import",
+                    tmp_path / "closed.tar"], env=umwelt.environment, timeout=60, check=False)
+    umwelt.ok("image", "rm", "closed")
+
+
+def test_closed_streams_are_nobodys(umwelt, image):
+    """No file of ours gets their numbers, nor what is said to people."""
+    umwelt.ok("vdisk", "create", "a", "--size", "64m")
+    out = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", UMWELT, "run", "--rm", "--image", image, "--disk", "a",
+         "--", "sh", "-c", "cd /proc/self/fd && ls -l 0 2"],
+        env=umwelt.environment, timeout=60, check=True, capture_output=True, text=True).stdout
+    assert out.count("/dev/null") == 2, out
+    wait_until(lambda: not vdisks(umwelt)["a"]["in_use"])
+    assert umwelt.ok("vdisk", "check", "a") == "a  clean\n"
+    umwelt.ok("vdisk", "rm", "a")
+
+
+def test_image_that_is_not_there(umwelt, image):
+    line = refused(umwelt, "run", "--image", "busybx", "--", "true", text="did you mean busybox?")
+    assert "no such image" in line
+
+
+@pytest.mark.parametrize("make,text", [
+    (lambda t: t.addfile(tarfile.TarInfo("../evil")), "'..'"),
+    (lambda t: t.addfile(tarfile.TarInfo("/etc/evil")), "absolute"),
+], ids=["dotdot", "absolute"])
+def test_hostile_archives(umwelt, image, tmp_path, make, text):
+    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+        make(tar)
+    refused(umwelt, "image", "import", tmp_path / "bad.tar", text=text)
+    assert {p.suffix for p in (umwelt.state / "images").iterdir()} == {".erofs", ".json"}
+
+
+def test_import_of_what_is_no_archive(umwelt, image, tmp_path):
+    (tmp_path / "text.tar").write_text("not an archive\n" * 1000)
+    refused(umwelt, "image", "import", tmp_path / "text.tar", text="archive")
+    refused(umwelt, "image", "import", "/dev/null", text="neither a directory nor an archive")
+    refused(umwelt, "image", "import", tmp_path / "absent", text="No such file")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of runc and crun that run already, and the command line."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+
+import machine as machines
+from each import every_runtime
+from machine import attach_all
+
+
+@contextlib.contextmanager
+def detached(bundle, runtime, tmp_path, name="box"):
+    """The pid of a container that sleeps."""
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/sh", "-c", "exec sleep 600"]
+    bundle.write(config)
+    command, environment = bundle.command(runtime, "run", "--detach", "--pid-file",
+                                          tmp_path / "pid", "--bundle", bundle.folder, name)
+    with open(tmp_path / "out", "wb") as out:
+        bundle.machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+    try:
+        yield (tmp_path / "pid").read_text()
+    finally:
+        command, environment = bundle.command(runtime, "delete", "--force", name)
+        bundle.machine.run(*command, env=environment)
+
+
+def views_of(pid):
+    mounts = pathlib.Path(f"/proc/{pid}/mountinfo").read_text()
+    return len(re.findall(" - fuse.umwelt ", mounts))
+
+
+@every_runtime
+def test_attach_of_one_that_the_hook_registered(bundle, runtime, machine, tmp_path):
+    """It stays one record with one set of files, also where another daemon has put its own over."""
+    with detached(bundle, runtime, tmp_path) as pid:
+        views, records = views_of(pid), machine.records()
+        assert f" 0 mounted, {views} there already" in machine.umwelt("attach", pid).stdout
+        assert machine.records() == records == {"box"}
+        assert attach_all(machine, pid, tmp_path) == ""
+        other = machines.Machine(pathlib.Path(tempfile.mkdtemp(prefix="umwelt-rt-", dir="/tmp")))
+        try:
+            other.umwelt("attach", pid)
+            assert views_of(pid) == 2 * views
+            for daemon in (machine, other, machine, other):
+                daemon.umwelt("daemon", "reattach")
+            assert views_of(pid) == 2 * views
+        finally:
+            other.clean_up()
+            other.remove()
+    machine.nothing_left()
+
+
+def test_attach_keeps_what_the_container_chose(bundle, machine, tmp_path):
+    config = bundle.read()
+    config["annotations"] = {"umwelt.views": "memory"}
+    bundle.write(config)
+    with detached(bundle, "runc", tmp_path) as pid:
+        views = views_of(pid)
+        assert f" 0 mounted, {views} there already" in machine.umwelt("attach", pid).stdout
+        machine.umwelt("attach", "--views", "memory,cpu", pid)
+        assert views_of(pid) > views
+    machine.nothing_left()
+
+
+def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
+    with detached(bundle, "runc", tmp_path) as pid:
+        entry, = json.loads(machine.umwelt("ps", "--all", "--json").stdout)
+        assert entry["command"] == ["sleep", "600"] and entry["pid"] == int(pid), entry
+        assert (entry["finished"], entry["exit_code"], entry["oom_killed"]) == ("", None, False)
+        assert re.search(r"\(registered\) +0\.5 +256MiB +box", machine.umwelt("ps", "-a").stdout)
+        for command in (["stop", "box"], ["exec", "box", "true"], ["logs", "box"]):
+            done = machine.umwelt(*command, check=False)
+            assert "container box was not started by umwelt: use its own runtime" in done.stderr
+    machine.nothing_left()
+
+
+CALLS = r"""
+#include <stdio.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+int main(void) {
+  for (;; usleep(20000)) {
+    struct sysinfo info;
+    if (sysinfo(&info) != 0) perror("failed");
+    else printf("%lu\n", info.totalram * info.mem_unit / 1024);
+    fflush(stdout);
+  }
+}
+"""
+
+
+@every_runtime
+def test_one_guard_for_all_listeners(bundle, runtime, machine, tmp_path):
+    """Syscalls of each container are let through while the daemon is away, and never fail."""
+    def guard():
+        return machine.pids(guards=True)
+
+    def environment_of(pid):
+        with contextlib.suppress(OSError):
+            return pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+        return b""
+
+    def listeners(pid):
+        with contextlib.suppress(OSError):  # it has just ended, or closed one
+            links = [os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+            return sum("seccomp" in link for link in links)
+        return 0
+
+    own, hosts = f"{machines.MEMORY_KIB}\n", f"{machines.host_memory_kib()}\n"
+    source = tmp_path / "calls.c"
+    source.write_text(CALLS)
+    subprocess.run(["gcc", "-O1", "-static", "-o", bundle.folder / "rootfs/bin/calls", source],
+                   check=True)
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/calls"]
+    bundle.write(config)
+    names, outputs = ["one", "two"], {}
+    try:
+        for name in names:
+            command, environment = bundle.command(runtime, "run", "--detach", "--bundle",
+                                                  bundle.folder, name)
+            outputs[name] = tmp_path / name
+            with open(outputs[name], "wb") as out:
+                machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+
+        def all_see(wanted):
+            def they_do():
+                texts = [outputs[name].read_text() for name in names]
+                assert not any("failed" in text for text in texts), texts
+                return all(text.endswith(wanted) for text in texts)
+            machines.wait_until(they_do, what=f"{wanted} in {names}")
+
+        all_see(own)
+        first = guard()
+        assert len(first) == 1
+        machine.umwelt("daemon", "upgrade")
+        machines.wait_until(lambda: all(b"LISTEN_FDS=" in environment_of(pid)
+                                        for pid in machine.pids()), what="the next keeper")
+        assert guard() == first
+        os.kill(first[0], signal.SIGKILL)
+        machines.wait_until(lambda: first[0] not in guard(), what="the guard's end")
+        machines.wait_until(lambda: any(listeners(pid) == 2 for pid in guard()),
+                            what="another guard that has both listeners")
+        second = guard()
+        assert len(second) == 1
+        machine.kill()
+        all_see(hosts)
+        assert guard() == second
+        machine.start()
+        all_see(own)
+    finally:
+        for name in names:
+            command, environment = bundle.command(runtime, "delete", "--force", name)
+            machine.run(*command, env=environment, check=False)
+    machine.nothing_left()
+    machine.stop()
+    machines.wait_until(lambda: not guard(), what="the guard's end")
+    machine.start()
