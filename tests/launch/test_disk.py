@@ -147,10 +147,11 @@ def test_an_overlay_needs_the_content_it_was_made_on(umwelt, image, rootfs):
 
 
 def test_a_start_that_fails_binds_no_empty_vdisk(umwelt, image, tmp_path):
-    (tmp_path / "f").write_text("no root filesystem")
+    (tmp_path / "proc").symlink_to("tmp")
     umwelt.ok("image", "import", "--name", "bad", tmp_path)
     umwelt.ok("vdisk", "create", "fb", "--size", "64m")
-    refused(umwelt, "run", "--rm", "--image", "bad", "--disk", "fb", "--", "true")
+    refused(umwelt, "run", "--rm", "--image", "bad", "--disk", "fb", "--", "true",
+            text="is a symbolic link")
     umwelt.ok("image", "rm", "bad")
     assert umwelt.sh("--image", image, "--disk", "fb", "echo x > /f; cat /f") == "x\n"
     wait_until(lambda: not vdisks(umwelt)["fb"]["in_use"])
