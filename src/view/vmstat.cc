@@ -99,7 +99,9 @@ const Row* find(const Row (&rows)[N], std::string_view key) {
 
 std::uint64_t value_of(const Resources& r, std::string_view key, std::uint64_t host) {
   if (const Row* row = find(kOwn, key)) return row->value(r);
-  if (const auto gauge = vmstat_gauge(r, key)) return r.memory.limited ? *gauge : host;
+  // What is free is MemFree, also where that is the host's.
+  if (const auto gauge = vmstat_gauge(r, key))
+    return r.memory.limited || key == "nr_free_pages" ? *gauge : host;
   for (const auto& [name, count] : r.memory_events)
     if (name == key) return count;
   return 0;

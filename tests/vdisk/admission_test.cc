@@ -7,9 +7,13 @@
 #include "host.h"
 #include "vdisk/image_file.h"
 #include "vdisk/store.h"
+#include "vdisk/tool.h"
 
 namespace umwelt::vdisk {
 namespace {
+
+using test::idle;
+using test::shell;
 
 constexpr std::uint64_t kMiB = 1ULL << 20, kGiB = 1ULL << 30;
 
@@ -70,7 +74,7 @@ TEST_P(AdmissionTest, ManyCreateOneOfANewCapacity) {
   // What can't be kept for the next one is used all the same.
   ASSERT_EQ(shell("touch " + templates + "/file"), 0);
   create_all(44 * kMiB, templates + "/file");
-  EXPECT_EQ(names(open()).size(), 30u);
+  EXPECT_EQ(open().list()->size(), 30u);
 }
 
 TEST_P(AdmissionTest, TemplatesThatNobodyUsesGo) {
