@@ -80,12 +80,11 @@ Result<Seen> look_inside_apart(pid_t init) {
   const auto print = [](const std::optional<std::uint64_t>& value) {
     return value ? std::to_string(*value) : "-";
   };
-  const std::string text = UMWELT_TRY(run_apart(
-      [&]() -> Result<std::string> {
-        const Seen seen = UMWELT_TRY(look_inside(init));
-        return print(seen.memory_bytes) + " " + print(seen.cpus);
-      },
-      kPatience));
+  const auto look = [&]() -> Result<std::string> {
+    const Seen seen = UMWELT_TRY(look_inside(init));
+    return print(seen.memory_bytes) + " " + print(seen.cpus);
+  };
+  const std::string text = UMWELT_TRY(run_apart(look, kPatience));
   std::string_view rest = text;
   Seen seen;
   seen.memory_bytes = parse_u64(next_word(rest));

@@ -54,6 +54,17 @@ Result<void> write_v1(const std::string& directory, dev_t device, const IoLimits
   return {};
 }
 
+// All lines of the root cgroup's, each after a newline.
+Result<std::string> read_v1_limits() {
+  std::string text;
+  if (!hierarchies_of_host()) return fail(hierarchies_of_host().error());
+  const auto blkio = hierarchies_of_host()->v1.find("blkio");
+  if (blkio == hierarchies_of_host()->v1.end()) return text;
+  for (const Rule& rule : kRules)
+    text += "\n" + UMWELT_TRY(read_file(blkio->second + "/" + rule.v1_file));
+  return text;
+}
+
 Result<void> write_bdi(dev_t device, const IoLimits& limits) {
   const std::string directory = "/sys/class/bdi/" + number_of(device);
   const auto now = read_file(directory + "/strict_limit");
@@ -101,10 +112,15 @@ Result<void> lift_forgotten_limits() {
   if (::flock(control->get(), LOCK_EX | LOCK_NB) != 0) return {};
   const auto names = read_names_at(AT_FDCWD, "/sys/class/bdi");
   if (!names) return {};
+  const std::string limited = UMWELT_TRY(read_v1_limits());
   for (const std::string& name : *names) {
     const auto number =
         name.starts_with(kLoop) ? parse_u64(name.substr(kLoop.size())) : std::nullopt;
-    if (!number || ::access(("/sys/dev/block/" + name + "/loop").c_str(), F_OK) == 0) continue;
+    if (!number) continue;
+    if (limited.find("\n" + name + " ") == std::string::npos &&
+        !read_file("/sys/class/bdi/" + name + "/strict_limit").value_or("").starts_with('1'))
+      continue;
+    if (::access(("/sys/dev/block/" + name + "/loop").c_str(), F_OK) == 0) continue;
     UMWELT_CHECK(apply_device_limits(makedev(7, static_cast<unsigned>(*number)), {}));
   }
   return {};
