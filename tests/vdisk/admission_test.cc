@@ -14,20 +14,11 @@ namespace {
 
 using test::idle;
 using test::shell;
+using test::wish;
 
 constexpr std::uint64_t kMiB = 1ULL << 20, kGiB = 1ULL << 30;
 
-Record wish(std::uint64_t bytes, Kind kind = Kind::kOverlay) {
-  Record r;
-  r.kind = kind;
-  r.capacity_bytes = bytes;
-  return r;
-}
-
-class AdmissionTest : public test::OnEachHost {
- protected:
-  Store open(const Policy& policy = {}) { return test::open_store(*host, policy); }
-};
+class AdmissionTest : public test::OnEachHost {};
 UMWELT_ON_EACH_HOST(AdmissionTest);
 
 TEST_P(AdmissionTest, ARefusedCapacityMakesNoTemplate) {

@@ -123,6 +123,13 @@ HostFilesystem::~HostFilesystem() {
   if (!backing_.empty()) fs::remove(backing_, ignored);
 }
 
+Record wish(std::uint64_t bytes, Kind kind) {
+  Record r;
+  r.kind = kind;
+  r.capacity_bytes = bytes;
+  return r;
+}
+
 Store open_store(const HostFilesystem& host, const Policy& policy) {
   auto store = Store::open(host.path() + "/vdisks", scratch_directory() + "/templates", policy);
   EXPECT_TRUE(store) << store.error().message();

@@ -43,6 +43,9 @@ std::string make_directory(const std::string& name);
 // Runs a shell command; its exit code, with the output in `output`.
 int shell(const std::string& command, std::string* output = nullptr);
 
+// What is asked for in most tests.
+Record wish(std::uint64_t bytes, Kind kind = Kind::kOverlay);
+
 // The store in "vdisks" there; templates are shared by all tests.
 Store open_store(const HostFilesystem& host, const Policy& policy);
 
@@ -60,6 +63,7 @@ class OnEachHost : public testing::TestWithParam<const char*> {
     host = HostFilesystem::make(GetParam(), kHostBytes);
     if (!host) GTEST_SKIP() << "needs " << GetParam() << ": no such filesystem or no maker for it";
   }
+  Store open(const Policy& policy = {}) { return open_store(*host, policy); }
   std::unique_ptr<HostFilesystem> host;
 };
 #define UMWELT_ON_EACH_HOST(suite)                                                       \

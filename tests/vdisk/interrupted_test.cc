@@ -61,7 +61,6 @@ std::uint64_t length_of(int file) {
 
 class InterruptedTest : public test::OnEachHost {
  protected:
-  Store open(const Policy& policy = {}) { return test::open_store(*host, policy); }
   static std::string upper(const Disk& disk) { return path_of(disk.mount()) + "/upper"; }
   // Of the file "f" in it.
   static std::string sum_of_file(const Disk& disk) {

@@ -25,9 +25,7 @@ class LimitsTest : public testing::Test {
 
 TEST_F(LimitsTest, GoWithTheLastUser) {
   const Store store = test::open_store(*host, {});
-  Record record;
-  record.kind = Kind::kVolume;
-  record.capacity_bytes = 64 << 20;
+  Record record = test::wish(64 << 20, Kind::kVolume);
   record.shared = true;
   record.limits.write_bps = 50 << 20;
   ASSERT_TRUE(store.create(record, "volume:v"));

@@ -25,15 +25,9 @@ namespace {
 using test::idle;
 using test::shell;
 using test::soon;
+using test::wish;
 
 constexpr std::uint64_t kMiB = 1ULL << 20, kGiB = 1ULL << 30;
-
-Record wish(std::uint64_t bytes, Kind kind = Kind::kOverlay) {
-  Record r;
-  r.kind = kind;
-  r.capacity_bytes = bytes;
-  return r;
-}
 
 std::vector<std::string> names(const Store& store) {
   std::vector<std::string> result;
@@ -42,10 +36,7 @@ std::vector<std::string> names(const Store& store) {
   return result;
 }
 
-class StoreTest : public test::OnEachHost {
- protected:
-  Store open(const Policy& policy = {}) { return test::open_store(*host, policy); }
-};
+class StoreTest : public test::OnEachHost {};
 UMWELT_ON_EACH_HOST(StoreTest);
 
 TEST_P(StoreTest, CreateListRemove) {
