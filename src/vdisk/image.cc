@@ -16,7 +16,6 @@
 #include "vdisk/digest.h"
 #include "vdisk/image_file.h"
 #include "vdisk/mount_api.h"
-#include "vdisk/pack.h"
 #include "vdisk/record.h"
 #include "vdisk/tree_writer.h"
 
@@ -32,10 +31,6 @@ constexpr char kReadAheadKib[] = "1024";
 // What is locked while the image is in use.
 std::string lock_name(const Image& image) {
   return content_name(image) + (image.form == ImageForm::kErofs ? "" : ".lock");
-}
-
-tl::unexpected<Error> damaged(const std::string& name, const std::string& why) {
-  return fail(0, fmt::format("image {} is damaged ({}): remove it and import it again", name, why));
 }
 
 // Not on a read-only filesystem.
@@ -121,6 +116,10 @@ std::string image_name_of(const std::string& path) {
        {".gz", ".tgz", ".xz", ".txz", ".zst", ".bz2", ".lz4", ".tar", ".oci"})
     if (name.size() > end.size() && name.ends_with(end)) name.resize(name.size() - end.size());
   return valid_image_name(name) ? name : std::string();
+}
+
+tl::unexpected<Error> damaged(const std::string& name, const std::string& why) {
+  return fail(0, fmt::format("image {} is damaged ({}): remove it and import it again", name, why));
 }
 
 std::string content_name(const Image& image) {
@@ -280,30 +279,6 @@ Result<MountedImage> ImageStore::mount(const Image& image) const {
 bool ImageStore::in_use(const Image& image) const {
   const auto file = open_at(directory_.get(), lock_name(image), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   return file && is_locked_by_others(file->get());
-}
-
-// Of the archive that export_to() would make.
-Result<std::string> ImageStore::sum_of_tree(int root) const {
-  const UniqueFd archive = UMWELT_TRY(open_at(directory_.get(), ".", O_TMPFILE | O_RDWR, 0600));
-  UMWELT_CHECK(pack(root, archive.get()));
-  return sha256_of(archive.get());
-}
-
-Result<void> ImageStore::verify(const Image& image, const ImportProgress& progress) const {
-  std::string sum;
-  if (image.form == ImageForm::kErofs) {
-    const UniqueFd file = UMWELT_TRY(open_content(image));
-    sum = UMWELT_TRY(sha256_of(file.get(), [&](std::uint64_t d, std::uint64_t t) {
-      if (progress) progress({"reading", d, t});
-    }));
-  } else {
-    const auto root =
-        open_at(directory_.get(), content_name(image), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (!root) return damaged(image.name, "its directory is missing");
-    sum = UMWELT_TRY(sum_of_tree(root->get()));
-  }
-  if ("sha256:" + sum != image.digest) return damaged(image.name, "its digest is another one");
-  return {};
 }
 
 }  // namespace umwelt::vdisk

@@ -51,6 +51,9 @@ std::string content_name(const Image& image);
 // any other.
 std::string digest_of_content(const std::string& file);
 
+// An Error (code 0) that also says what to do about it.
+tl::unexpected<Error> damaged(const std::string& name, const std::string& why);
+
 // A detached read-only mount of the image. All users share one superblock, and so one page cache:
 // that of the loop device, which the first of them attaches and the last one's end detaches. While
 // one lives the image is locked.
