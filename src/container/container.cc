@@ -136,7 +136,8 @@ Error Container::kernel_error(const Error& error) {
     return {ENODEV, "the cgroup of container \"" + record_.id + "\" (" + error.text + ")"};
   }
   if (is_late(error))
-    return {ETIMEDOUT, "container \"" + record_.id + "\" keeps its cgroup's directory locked"};
+    return {ETIMEDOUT, "container \"" + record_.id +
+                           "\" keeps its cgroup's directory locked, or the machine is overloaded"};
   return {EIO, "container \"" + record_.id + "\": " + error.message()};
 }
 

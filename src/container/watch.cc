@@ -126,7 +126,7 @@ struct Watch::Impl {
   void tick();
   void sweep();
   Result<bool> refresh(const ContainerPtr& container);
-  bool refresh_or_end(const ContainerPtr& container, std::vector<ContainerPtr>& dead);
+  Result<bool> refresh_or_end(const ContainerPtr& container, std::vector<ContainerPtr>& dead);
   bool lost_watches(std::uint64_t number);
 };
 
@@ -303,7 +303,12 @@ void Watch::Impl::work() {
     dirty.clear();
   }
   for (const ContainerPtr& container : stale) {
-    if (!refresh_or_end(container, dead)) continue;
+    if (const auto done = refresh_or_end(container, dead); !done) {
+      if (done.error().code != ETIMEDOUT) continue;
+      std::lock_guard lock(mutex);
+      dirty.insert(container->record().number);
+      continue;
+    }
     // A controller that was enabled late has brought limit files.
     watch_files(container);
   }
@@ -313,10 +318,11 @@ void Watch::Impl::work() {
   }
 }
 
-bool Watch::Impl::refresh_or_end(const ContainerPtr& container, std::vector<ContainerPtr>& dead) {
-  const auto result = refresh(container);
+Result<bool> Watch::Impl::refresh_or_end(const ContainerPtr& container,
+                                         std::vector<ContainerPtr>& dead) {
+  auto result = refresh(container);
   if (!result && result.error().code == ENODEV) dead.push_back(container);
-  return result.has_value();
+  return result;
 }
 
 Result<bool> Watch::Impl::refresh(const ContainerPtr& container) {

@@ -3,7 +3,9 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "container/explain.h"
 #include "container/json_fields.h"
@@ -17,6 +19,9 @@ using nlohmann::json;
 // Keeps a page of the list within the smallest buffer that a socket may have.
 constexpr std::size_t kPageBytes = 64U << 10;
 
+// A cgroup that a container keeps locked is told from one on a busy machine by waiting.
+constexpr std::chrono::seconds kRefreshPatience{5};
+
 Result<Registry::ContainerPtr> container_in(const Services& services, const json& request) {
   std::string id;
   UMWELT_CHECK(container::read_field(request, "id", id));
@@ -24,6 +29,13 @@ Result<Registry::ContainerPtr> container_in(const Services& services, const json
   auto found = services.registry.find(id);
   if (!found) return fail(ENOENT, "container \"" + id + "\"");
   return found;
+}
+
+// As the files do it: while the limits can't be had, those of before are shown.
+Result<void> refresh_if_free(const Services& services, const Registry::ContainerPtr& container) {
+  auto done = services.refresh(container);
+  if (!done && done.error().code == ETIMEDOUT) return {};
+  return done;
 }
 
 Result<json> handle_ping(const Services& services, const json&) {
@@ -89,7 +101,7 @@ json usage_of(const view::Resources& resources) {
 
 Result<json> handle_resources(const Services& services, const json& request) {
   const auto container = UMWELT_TRY(container_in(services, request));
-  UMWELT_CHECK(services.refresh(container));
+  UMWELT_CHECK(refresh_if_free(services, container));
   const view::Resources resources =
       UMWELT_TRY(container->resources(view::kNeedMemory | view::kNeedCpuTime | view::kNeedLoad |
                                       view::kNeedUptime | view::kNeedSwaps | view::kNeedTasks));
@@ -101,7 +113,13 @@ Result<json> handle_resources(const Services& services, const json& request) {
 
 Result<json> handle_refresh(const Services& services, const json& request) {
   const auto container = UMWELT_TRY(container_in(services, request));
-  UMWELT_CHECK(services.refresh(container));
+  const auto deadline = std::chrono::steady_clock::now() + kRefreshPatience;
+  auto done = services.refresh(container);
+  while (!done && done.error().code == ETIMEDOUT && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    done = services.refresh(container);
+  }
+  UMWELT_CHECK(done);
   return json::object();
 }
 
@@ -117,7 +135,7 @@ Result<json> handle_explain(const Services& services, const json& request) {
     if (pid <= 0) return fail(EINVAL, "\"id\" or \"pid\" must say which container");
     container = UMWELT_TRY(services.registry.by_caller(pid));
   }
-  UMWELT_CHECK(services.refresh(container));
+  UMWELT_CHECK(refresh_if_free(services, container));
   return json{{"lines", UMWELT_TRY(container::explain(*container, path))}};
 }
 

@@ -12,7 +12,8 @@ namespace umwelt::control {
 // What the requests act on; outlives the server.
 struct Services {
   container::Registry& registry;
-  // When it returns, every read shows the container's limits as they are now.
+  // When it returns, every read shows the container's limits as they are now. ETIMEDOUT as
+  // Container::refresh().
   std::function<Result<void>(const container::Registry::ContainerPtr&)> refresh;
   // The process to signal; whoever handles requests may be another one.
   std::function<pid_t()> keeper_pid = {};

@@ -4,7 +4,6 @@
 import contextlib
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -126,6 +125,26 @@ def test_a_locked_cgroup_holds_up_nobody(daemon, container, folder):
             assert time.monotonic() - start < 5 * SLOWNESS
     finally:
         inner.rmdir()
+
+
+@needs_v2
+def test_a_cgroup_that_is_locked_for_a_while_is_waited_for(container, folder, v2_folder):
+    """Nothing tells it from one on a machine that is overloaded: an update must not fail there."""
+    refreshed = threading.Event()
+
+    def refresh():
+        container.refresh()
+        refreshed.set()
+
+    waiting = threading.Thread(target=refresh)
+    with held(v2_folder, folder):
+        container.cgroup.set_memory(64 << 20)
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+    waiting.join(5 * SLOWNESS)
+    assert refreshed.is_set()
+    assert "MemTotal:          65536 kB" in container.read("proc/meminfo")
 
 
 def folder_in_v2(cgroup):
