@@ -56,7 +56,7 @@ constexpr Row kStatRows[] = {
      "spread over the shown CPUs; idle is the time since the container's start that is left"},
     {"btime", "", "when the container started"},
     {"processes", "cgroup.threads", "processes now, or as many as were seen to start"},
-    {"procs_running", "cgroup.threads", "tasks that are running or runnable"},
+    {"procs_running", "cgroup.threads", "tasks that are running or runnable, and who reads"},
     {"procs_blocked", "cgroup.threads", "tasks in uninterruptible sleep"},
 };
 

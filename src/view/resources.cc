@@ -159,6 +159,12 @@ std::vector<ShownCpuTime> cpu_times(const Cpus& cpus, const CpuAccounting& accou
   return times;
 }
 
+// Who reads is a running task, too, by the kernel's count, from which programs subtract themselves
+// (procps 3 without a look at whether there is any). While we count, it sleeps and waits for us.
+std::uint64_t with_the_reader(std::uint64_t running, std::uint64_t total) {
+  return std::min(running + 1, total);
+}
+
 Uptime uptime(const host::Facts& facts, const Identity& identity, const Moment& moment,
               const std::vector<ShownCpuTime>& times) {
   if (!identity.limited) {
@@ -278,12 +284,13 @@ Resources resources(host::Facts facts, const cgroup::State& state, const Identit
     r.load = {facts.loadavg->load1,   facts.loadavg->load5, facts.loadavg->load15,
               facts.loadavg->running, facts.loadavg->total, facts.loadavg->last_pid};
   } else if (moment.load != nullptr) {
-    r.load = {moment.load->load1,   moment.load->load5, moment.load->load15,
-              moment.load->running, moment.load->total, moment.load->last_pid};
+    const LoadAccounting& load = *moment.load;
+    r.load = {load.load1, load.load5,   load.load15, with_the_reader(load.running, load.total),
+              load.total, load.last_pid};
   }
   if (state.tasks) {
     r.processes = std::max(state.tasks->processes, moment.cpu != nullptr ? moment.cpu->forks : 0);
-    r.procs_running = state.tasks->running;
+    r.procs_running = with_the_reader(state.tasks->running, state.tasks->total);
     r.procs_blocked = state.tasks->uninterruptible;
   }
   if (state.io) r.io = *state.io;

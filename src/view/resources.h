@@ -95,7 +95,7 @@ struct Memory {
 
 struct Load {
   double load1 = 0, load5 = 0, load15 = 0;
-  std::uint64_t running = 0, total = 0, last_pid = 0;
+  std::uint64_t running = 0, total = 0, last_pid = 0;  // running: with who reads
 };
 
 struct Uptime {
@@ -127,7 +127,7 @@ struct Resources {
   std::optional<std::uint64_t> memory_max;  // nullopt also when it is not below the host's memory
   std::vector<cgroup::DeviceIo> io;         // of the container, ascending by device
   cgroup::MemoryEvents memory_events;
-  std::uint64_t processes = 0, procs_running = 0, procs_blocked = 0;
+  std::uint64_t processes = 0, procs_running = 0, procs_blocked = 0;  // running: with who reads
 };
 
 // What the stateful parts (accounting.h) said at this moment; left out for files without them.

@@ -30,6 +30,7 @@ Resources container(std::string_view cpus, CpuIds ids = CpuIds::kHost) {
   state.memory->stat.slab_reclaimable = 3 * kMiB;
   state.memory->stat.slab_unreclaimable = 1 * kMiB;
   state.tasks->processes = 5;
+  state.tasks->total = 9;
   state.tasks->running = 2;
   state.tasks->uninterruptible = 1;
   return resources(make_host(), state, identity, {2000 * kSecond, nullptr, nullptr});
@@ -119,7 +120,7 @@ TEST(Stat, LinesOfTheContainer) {
             "cpu  123 1 2 3 0 0 0 4 0 0\n"
             "cpu1 123 0 2 3 0 0 0 4 0 0\n"
             "cpu4 0 1 0 0 0 0 0 0 0 0\n"
-            "intr 0 0 0 0\nctxt 0\nbtime 1700000000\nprocesses 5\nprocs_running 2\n"
+            "intr 0 0 0 0\nctxt 0\nbtime 1700000000\nprocesses 5\nprocs_running 3\n"
             "procs_blocked 1\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n");
   EXPECT_EQ(render_stat(host_itself()), "cpu  the host's own text\n");
 }
@@ -155,8 +156,11 @@ TEST(Loadavg, HasFiveFields) {
   load.running = 2, load.total = 9;
   const Moment moment{0, nullptr, &load};
   EXPECT_EQ(render_loadavg(resources(make_host(), make_state(), make_identity(), moment)),
-            "0.12 12.50 4.00 2/9 0\n");
+            "0.12 12.50 4.00 3/9 0\n");
   EXPECT_EQ(render_loadavg(host_itself()), "7.50 6.50 5.50 9/999 4711\n");
+  load.running = 9;  // read from outside
+  EXPECT_EQ(render_loadavg(resources(make_host(), make_state(), make_identity(), moment)),
+            "0.12 12.50 4.00 9/9 0\n");
 }
 
 constexpr char kSwapsHeading[] = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
