@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,6 +52,7 @@ void raise_descriptor_limit() {
 }
 
 Result<void> keep(const Options& options, Holdings inherited) {
+  ::prctl(PR_SET_NAME, "umweltd");  // also where a server has started it, as /proc/self/exe
   if (::geteuid() != 0) return fail(0, "only root can serve containers, use sudo");
   ::umask(022);  // the directories that it makes are for all
   UniqueFd reporter;

@@ -249,6 +249,29 @@ def test_upgrades_in_place(daemon, container, folder, how):
     assert text.startswith(b"cpu ") and (text + rest).count(b"btime ") == 1
 
 
+def test_a_replaced_program_takes_over_from_a_keeper_that_a_server_started(stopped_daemon, folder):
+    program, new = folder / "umweltd", folder / "new"
+    for path in (program, new):
+        shutil.copy(UMWELTD, path)
+    stopped_daemon.command[0] = program
+    daemon = stopped_daemon.start()
+    before = daemon.call(op="ping")
+    new.rename(program)
+    os.kill(before["pid"], signal.SIGKILL)
+    daemon.process.wait()
+    wait_until(lambda: daemon.call(op="ping")["pid"] != before["pid"], 10 * SLOWNESS)
+    keeper = daemon.call(op="ping")["pid"]
+    comm = pathlib.Path(f"/proc/{keeper}/comm")
+    wait_until(lambda: comm.read_text() == "umweltd\n", 10 * SLOWNESS)
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        daemon.call(op="upgrade", program="")
+    wait_until(lambda: daemon.server_pid() != before["server"], 20 * SLOWNESS)
+    for pid in (daemon.server_pid(), keeper):
+        wait_until(lambda: os.readlink(f"/proc/{pid}/exe") == str(program), 10 * SLOWNESS)
+    os.kill(keeper, signal.SIGTERM)
+    wait_until(lambda: not os.path.exists(f"/proc/{keeper}"), 10 * SLOWNESS)
+
+
 def test_an_upgrade_that_fails_changes_nothing(daemon, container, folder):
     before = daemon.call(op="ping")
     broken, missing = folder / "broken", folder / "missing"
