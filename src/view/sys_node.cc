@@ -88,23 +88,28 @@ std::string render_numastat(const Resources& r, const SysFile::Subject&,
 }
 
 // Of one length whatever the figures are: the kernel has pages and size of this file in its cache,
-// and of a text that becomes longer while it is read only a part would be seen. What is not used of
-// the room for them are spaces at the end.
+// and of a text that becomes longer while it is read only a part would be seen, or its end once
+// more. What is not used of the room for them are spaces at the end.
+std::string of_one_length(std::string text) {
+  constexpr std::size_t kRoom = 12;  // digits
+  std::size_t size = 0;
+  std::string_view rest = text;
+  while (auto row = next_line(rest)) size += next_word(*row).size() + 1 + kRoom + 1;
+  if (text.size() < size) text.insert(text.size() - 1, size - text.size(), ' ');
+  return text;
+}
+
 std::string render_vmstat_of_node(const Resources& r, const SysFile::Subject& of,
                                   std::string_view host_text) {
-  if (!r.memory.limited) return std::string(host_text);
-  constexpr std::size_t kRoom = 12;  // digits
+  if (!r.memory.limited) return of_one_length(std::string(host_text));
   std::string text;
-  std::size_t size = 0;
   while (auto host_line = next_line(host_text)) {
     const std::string_view key = next_word(*host_line);
     // Counters of what the kernel did on a node are 0, as in numastat.
     const std::uint64_t value = share_of_node(r.nodes, of.node, vmstat_gauge(r, key).value_or(0));
     fmt::format_to(std::back_inserter(text), "{} {}\n", key, value);
-    size += key.size() + 1 + kRoom + 1;
   }
-  if (text.size() < size) text.insert(text.size() - 1, size - text.size(), ' ');
-  return text;
+  return of_one_length(std::move(text));
 }
 
 #define NODE "sys/devices/system/node/node*/"

@@ -137,8 +137,13 @@ TEST(SysNode, FilePagesHaveTheSwapCache) {
 TEST(SysNode, WithoutALimitTheHostsFilesAreShown) {
   const Resources r = container("0-7", "0-1");
   EXPECT_FALSE(r.memory.limited);
-  for (const char* file : {"meminfo", "numastat", "vmstat"})
+  for (const char* file : {"meminfo", "numastat"})
     EXPECT_EQ(node_file(r, 0, file, "as it is 12\n"), "as it is 12\n");
+  const std::string one = node_file(r, 0, "vmstat", "nr_file_pages 9\npgfault 99\n"),
+                    other = node_file(r, 0, "vmstat", "nr_file_pages 12345\npgfault 100\n");
+  EXPECT_EQ(figures(one), "nr_file_pages 9\npgfault 99\n");
+  EXPECT_EQ(figures(other), "nr_file_pages 12345\npgfault 100\n");
+  EXPECT_EQ(one.size(), other.size());
 }
 
 TEST(SysNode, NodesAreALimitOfTheMemory) {
