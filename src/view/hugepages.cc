@@ -28,15 +28,19 @@ std::string render(const Resources& r, const SysFile::Subject& of, std::string_v
   return fmt::format("{}\n", std::min(*host, Pages(*pages)));
 }
 
+// Without a limit what there is, of the nodes that the container may use.
+std::uint64_t count_of_node(const Resources& r, unsigned node, const HugePages* pages,
+                            std::uint64_t (*count)(const HugePages&), std::uint64_t host) {
+  if (pages == nullptr) return r.nodes.has_memory.test(node) ? host : 0;
+  return std::min(host, share_of_node(r.nodes, node, count(*pages)));
+}
+
 template <std::uint64_t (*Pages)(const HugePages&)>
 std::string render_of_node(const Resources& r, const SysFile::Subject& of,
                            std::string_view host_text) {
-  const HugePages* pages = find(r, of.page_bytes);
   const auto host = parse_u64(trim(host_text));
-  if (!host || (pages == nullptr && r.nodes.has_memory.test(of.node)))
-    return std::string(host_text);
-  const std::uint64_t share = pages ? share_of_node(r.nodes, of.node, Pages(*pages)) : 0;
-  return fmt::format("{}\n", std::min(*host, share));
+  if (!host) return std::string(host_text);
+  return fmt::format("{}\n", count_of_node(r, of.node, find(r, of.page_bytes), Pages, *host));
 }
 
 std::uint64_t total(const HugePages& pages) { return pages.max / pages.page_bytes; }
@@ -65,5 +69,13 @@ constexpr SysFile kFiles[] = {
 }  // namespace
 
 std::span<const SysFile> hugepages_files() { return kFiles; }
+
+std::uint64_t huge_pages_of_node(const Resources& r, unsigned node, std::string_view key,
+                                 std::uint64_t host) {
+  const std::uint64_t page_bytes =
+      r.host.meminfo ? r.host.meminfo->get("Hugepagesize").value_or(0) : 0;
+  const auto count = key == "HugePages_Total" ? total : key == "HugePages_Free" ? unused : neutral;
+  return count_of_node(r, node, find(r, page_bytes), count, host);
+}
 
 }  // namespace umwelt::view

@@ -51,7 +51,9 @@ std::string with_number(std::string_view text, std::uint64_t value) {
 }
 
 // In KiB, or a plain number for a line without a unit.
-std::uint64_t meminfo_of_node(const Resources& r, unsigned node, std::string_view key, bool kib) {
+std::uint64_t meminfo_of_node(const Resources& r, unsigned node, std::string_view key, bool kib,
+                              std::uint64_t host) {
+  if (key.starts_with("HugePages_")) return huge_pages_of_node(r, node, key, host);
   const std::uint64_t unit = kib ? 1024 : 1;
   const auto share = [&](std::string_view meminfo_key) {
     return share_of_node(r.nodes, node, meminfo_value(r, meminfo_key, 0) / unit);
@@ -70,10 +72,10 @@ std::string render_meminfo_of_node(const Resources& r, const SysFile::Subject& o
     std::string_view rest = *host_line;
     const std::string_view node = next_word(rest), id = next_word(rest);
     std::string_view key = next_word(rest);
-    if (node != "Node" || !parse_u64(id) || !key.ends_with(':') || !parse_u64(next_word(rest)))
-      return {};
+    const auto host = parse_u64(next_word(rest));
+    if (node != "Node" || !parse_u64(id) || !key.ends_with(':') || !host) return {};
     key.remove_suffix(1);
-    text += line(with_number(*host_line, meminfo_of_node(r, of.node, key, rest == " kB")));
+    text += line(with_number(*host_line, meminfo_of_node(r, of.node, key, rest == " kB", *host)));
   }
   return text;
 }
@@ -117,7 +119,7 @@ constexpr SysFile kFiles[] = {
     {NODE "cpulist", 0, true, render_cpulist},
     {NODE "cpumap", 0, true, render_cpumap},
     {NODE "distance", 0, true, render_distance},
-    {NODE "meminfo", kNeedMemory, false, render_meminfo_of_node},
+    {NODE "meminfo", kNeedMemory | kNeedHugePages, false, render_meminfo_of_node},
     {NODE "numastat", kNeedMemory, false, render_numastat},
     {NODE "vmstat", kNeedMemory, false, render_vmstat_of_node},
 };

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "view/resources.h"
 
@@ -16,6 +17,11 @@ std::string render_node_has_cpu(const Resources& r);
 std::string render_node_has_memory(const Resources& r);
 std::string render_node_has_normal_memory(const Resources& r);
 std::string render_node_has_generic_initiator(const Resources& r);
+
+// Of the pages of the pool that `key` of meminfo counts ("HugePages_Free"), those on a node; `host`
+// is the machine's own count there. Not for another key.
+std::uint64_t huge_pages_of_node(const Resources& r, unsigned node, std::string_view key,
+                                 std::uint64_t host);
 
 // The part of `value` that falls to a node: as large a part as the node has of the memory of all
 // nodes that the container may use. The parts of all nodes sum to `value`.

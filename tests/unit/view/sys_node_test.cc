@@ -105,7 +105,7 @@ TEST(SysNode, MeminfoIsThePartOfAnd0OnANodeWithoutMemory) {
             "Node 0 MemFree:         239615 kB\n"
             "Node 0 MemUsed:          16385 kB\n"
             "Node 0 AnonPages:        10240 kB\n"
-            "Node 0 HugePages_Total:     0\n"
+            "Node 0 HugePages_Total:    12\n"
             "Node 0 SomethingNew:         0 kB\n");
   const Resources one = container("0-7", "1", 1000 * kMiB);
   EXPECT_EQ(node_file(one, 0, "meminfo", "Node 0 MemTotal:       4194304 kB\n"),
@@ -115,6 +115,32 @@ TEST(SysNode, MeminfoIsThePartOfAnd0OnANodeWithoutMemory) {
             "numa_hit 0\nnuma_miss 0\n");
   EXPECT_EQ(figures(node_file(r, 0, "vmstat", "nr_free_pages 9\nnr_anon_pages 8\npgfault 7\n")),
             "nr_free_pages 59903\nnr_anon_pages 2560\npgfault 0\n");
+}
+
+TEST(SysNode, HugePagesAreThoseOfThePoolInBothFiles) {
+  const auto both = [](const Resources& r, unsigned node, const char* key, const char* file) {
+    const std::string line =
+        node_file(r, node, "meminfo", std::string("Node 0 ") + key + ":    12\n");
+    const SysFile* pool = find_sys_file(
+        std::string("sys/devices/system/node/node0/hugepages/hugepages-2048kB/") + file);
+    return std::pair(line.substr(line.rfind(' ') + 1),
+                     pool->render(r, {.node = node, .page_bytes = 2 * kMiB}, "12\n"));
+  };
+  const auto agree = [](const char* pages) {
+    return std::pair<std::string, std::string>(pages, pages);
+  };
+  const Resources one = container("0-7", "1", 1000 * kMiB);
+  EXPECT_EQ(both(one, 0, "HugePages_Total", "nr_hugepages"), agree("0\n"));
+  EXPECT_EQ(both(one, 1, "HugePages_Total", "nr_hugepages"), agree("12\n"));
+  cgroup::State state = make_state();
+  state.limits.memory_max_bytes = 1000 * kMiB;
+  state.limits.hugetlb = {{2 * kMiB, 8 * 2 * kMiB}};
+  state.hugetlb = {{2 * kMiB, 4 * 2 * kMiB}};
+  const Resources limited = resources(two_nodes(), state, make_identity(), {});
+  EXPECT_EQ(both(limited, 0, "HugePages_Total", "nr_hugepages"), agree("2\n"));
+  EXPECT_EQ(both(limited, 1, "HugePages_Total", "nr_hugepages"), agree("6\n"));
+  EXPECT_EQ(both(limited, 1, "HugePages_Free", "free_hugepages"), agree("3\n"));
+  EXPECT_EQ(both(limited, 1, "HugePages_Surp", "surplus_hugepages"), agree("0\n"));
 }
 
 TEST(SysNode, FilePagesHaveTheSwapCache) {
