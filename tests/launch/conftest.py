@@ -14,6 +14,8 @@ import umwelt as launcher  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "vm: also run in the virtual machine")
+    # What a thread of a test asserts counts.
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 def pytest_collection_modifyitems(items):
@@ -89,7 +91,8 @@ def host_filesystem(tmp_path):
     subprocess.run(["mkfs.ext4", "-q", backing, "512m"], check=True)
     subprocess.run(["mount", "-o", "loop", backing, point], check=True)
     yield point
-    subprocess.run(["umount", point], check=True)
+    # The kernel lets go of a vdisk's file a moment after its last user.
+    disks.wait_until(lambda: subprocess.run(["umount", point]).returncode == 0, 30)
 
 
 @pytest.fixture

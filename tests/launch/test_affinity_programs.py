@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that pin themselves, by the CPU numbers that the container shows."""
 
+import contextlib
 import pathlib
 import re
 import shutil
@@ -32,10 +33,18 @@ def allowed(pid):
 
 def descendants(pid):
     children = []
-    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            children += [int(child), *descendants(child)]
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                children += [int(child), *descendants(child)]
     return children
+
+
+def pinned_workers(init):
+    with contextlib.suppress(OSError):
+        return sorted(allowed(pid) for pid in descendants(init)
+                      if b"worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
+    return []
 
 
 def run(umwelt, *command, options=()):
@@ -54,13 +63,9 @@ def test_nginx_workers(umwelt, tmp_path, masks):
                          "nginx -c /x/nginx.conf; sleep 1000") as name:
         init = umwelt.launched(name)["init_pid"]
         deadline = time.monotonic() + 20 * SLOWNESS
-        pinned = []
-        while sorted(pinned) != [[cpu] for cpu in TWO] and time.monotonic() < deadline:
+        while (pinned := pinned_workers(init)) != [[cpu] for cpu in TWO]:
+            assert time.monotonic() < deadline, pinned
             time.sleep(0.1)
-            found = [pid for pid in descendants(init)
-                     if b"worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
-            pinned = [allowed(pid) for pid in found]
-        assert sorted(pinned) == [[cpu] for cpu in TWO]
         log = umwelt.root(name) / "tmp/log"
         assert "alert" not in (log.read_text() if log.exists() else "")
 

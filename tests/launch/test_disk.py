@@ -275,14 +275,16 @@ def test_who_looks_at_vdisks_is_in_no_starts_way(umwelt, image):
     umwelt.ok("vdisk", "create", "web", "--size", "64m")
     with volume(umwelt, "ex"), contextlib.ExitStack() as readers:
         stop = threading.Event()
-        readers.callback(stop.set)
 
         def look(*arguments):
             while not stop.is_set():
                 umwelt.ok(*arguments)
 
         for arguments in (("volume", "ls"), ("vdisk", "df"), ("vdisk", "ls", "--json")):
-            threading.Thread(target=look, args=arguments).start()
+            thread = threading.Thread(target=look, args=arguments)
+            thread.start()
+            readers.callback(thread.join)
+        readers.callback(stop.set)  # which is called first
         for _ in range(12):
             umwelt.run("--image", image, "-v", "ex:/data", "--disk", "web", "--", "true")
     wait_until(lambda: umwelt("vdisk", "rm", "web").returncode == 0)

@@ -132,10 +132,10 @@ def test_what_others_write_stops_nobody(umwelt, image, host_filesystem, tmp_path
     finally:
         log = (near.runtime / "umweltd.log").read_text()
         near.clean_up()
+    wait_until(lambda: not loops_of(near))
     assert "is stopped" not in log
     if most < 150 * MIB:
         pytest.skip(f"needs memory for what is dirty: {most >> 20} MiB were")
-    wait_until(lambda: not loops_of(near))
 
 
 def test_a_refused_clone_copies_no_image(umwelt, image, configured):
@@ -169,6 +169,10 @@ def test_killed_at_any_moment(umwelt, image):
     """create, run and rm in 4 workers, each killed at a random moment."""
     moments, kept, failures = (200 if LONG else 24), [], []
     seed = random.randrange(1 << 30)
+    lock = threading.Lock()
+    start = time.monotonic()
+    umwelt.run("--image", image, "--disk", "64m", "--", "true")
+    whole = max(0.1, time.monotonic() - start)
 
     def work(worker):
         rng = random.Random(seed + worker)
@@ -180,13 +184,15 @@ def test_killed_at_any_moment(umwelt, image):
                 ["run", "--name", name, "--image", image, "--disk", "64m", "--keep", "--",
                  "sh", "-c", "echo x > /f; sync"]])
             process = umwelt.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            time.sleep(rng.uniform(0, 0.25 * SLOWNESS))
+            time.sleep(rng.uniform(0, 2.5 * whole))  # four run at a time
             process.send_signal(signal.SIGKILL)
             out, _ = process.communicate()
-            if arguments[0] == "vdisk" and out.strip() == name:
-                kept.append(name)
-            if rng.random() < 0.3 and kept:
-                umwelt("vdisk", "rm", kept.pop())
+            with lock:
+                if arguments[0] == "vdisk" and out.strip() == name:
+                    kept.append(name)
+                unwanted = [kept.pop()] if rng.random() < 0.3 and kept else []
+            if unwanted:
+                umwelt("vdisk", "rm", *unwanted)
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for worker in workers:

@@ -82,7 +82,8 @@ def rows():
         "go": [Row("go", "NumCPU", "/x/go-program", r"cpus=(\d+)", 1),
                Row("go", "GOMAXPROCS", "/x/go-program", r"procs=(\d+)", 1)],
         "nginx": [Row("nginx", "worker_processes auto",
-                      "nginx -c /x/nginx.conf && sleep 0.5; "
+                      "nginx -c /x/nginx.conf && "
+                      "until ps ax | grep -q '[n]ginx: worker'; do sleep 0.1; done; sleep 0.5; "
                       "echo workers=$(ps ax | grep -c '[n]ginx: worker')", r"workers=(\d+)", 1)],
         "node": [Row("node", "os.cpus().length", f"node -e \"{NODE}\"", r"cpus=(\d+)", 1),
                  Row("node", "os.totalmem()", f"node -e \"{NODE}\"", r"total=(\d+)", BYTES),

@@ -104,7 +104,8 @@ def test_cri(machine, image, pid):
         assert_own_resources(kubelet.exec(box, show))
         assert_own_resources(kubelet.exec(small, show), 64 << 10)
         kubelet.update(box, cri.resources(str(CPU), 192 << 20))
-        time.sleep(1)
+        wait_until(lambda: machines.parse(kubelet.exec(box, show))["memory"] == str(192 << 10),
+                   what="the new limit")
         assert_own_resources(kubelet.exec(box, show), 192 << 10)
         assert_own_resources(kubelet.exec(small, show), 64 << 10)
         for container in (box, small):

@@ -11,7 +11,7 @@ import time
 import engines
 import machine as machines
 import pytest
-from machine import BIN, CPU, SHOW, assert_own_resources, program, wait_until
+from machine import BIN, SHOW, assert_own_resources, program, wait_until
 
 HOOK = pathlib.Path("/usr/share/lxcfs/lxc.mount.hook")
 FILES = ("cpuinfo", "meminfo", "stat", "uptime", "loadavg", "swaps")

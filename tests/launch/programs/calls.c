@@ -173,12 +173,19 @@ static void* hammer(void* arg) {
   return NULL;
 }
 
-static int hammer_all(int threads, double seconds) {
+// Until SIGTERM.
+static int hammer_all(int threads) {
   pthread_t ids[64];
   static uint64_t counts[64][8];
+  sigset_t term;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  sigprocmask(SIG_BLOCK, &term, NULL);
   for (int i = 0; i < threads; ++i) pthread_create(&ids[i], NULL, hammer, counts[i]);
-  struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
-  nanosleep(&time, NULL);
+  printf("ready\n");
+  fflush(stdout);
+  int signal;
+  sigwait(&term, &signal);
   stop = 1;
   uint64_t calls = 0, wrong = 0;
   for (int i = 0; i < threads; ++i) {
@@ -221,10 +228,10 @@ int main(int argc, char** argv) {
   if (!strcmp(what, "show")) return show();
   if (!strcmp(what, "random") && argc == 4)
     return random_calls(strtoull(argv[2], NULL, 0), atoi(argv[3]));
-  if (!strcmp(what, "hammer") && argc == 6) {
-    want_cpus = (unsigned)atoi(argv[4]);
-    want_bytes = strtoull(argv[5], NULL, 0);
-    return hammer_all(atoi(argv[2]), atof(argv[3]));
+  if (!strcmp(what, "hammer") && argc == 5) {
+    want_cpus = (unsigned)atoi(argv[3]);
+    want_bytes = strtoull(argv[4], NULL, 0);
+    return hammer_all(atoi(argv[2]));
   }
   if (!strcmp(what, "cost") && argc == 4) return cost(argv[2], atoi(argv[3]));
   return 2;
