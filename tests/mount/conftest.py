@@ -12,6 +12,8 @@ import umweltd
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "vm: also run in the virtual machine")
+    # What a thread of a test asserts counts.
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 def pytest_collection_modifyitems(items):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from umweltd import CPUS, SLOWNESS, SYS_CPU, V1, V2, Cgroup, cpu_list, wait_until
+from umweltd import CPUS, SLOWNESS, SYS_CPU, V1, Cgroup, cpu_list, wait_until
 
 pytestmark = pytest.mark.vm
 

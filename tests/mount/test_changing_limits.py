@@ -50,15 +50,17 @@ def test_a_refresh_is_seen_by_the_next_read(container):
 @needs_two_cpus
 def test_a_change_by_anybody_is_seen_within_100_ms(container):
     assert online(container) == CPUS
-    slowest = 0
     for round in range(10):
         cpus = CPUS[:1] if round % 2 == 0 else CPUS
         container.cgroup.set_cpus(",".join(map(str, cpus)))
-        start = time.monotonic()
-        wait_until(lambda: online(container) == cpus, 10)
-        slowest = max(slowest, time.monotonic() - start)
-    if os.environ.get("UMWELT_VARIANT", "release") == "release":
-        assert slowest < 0.1
+        start = looked = time.monotonic()
+        stall = 0  # of this process, which a busy machine keeps waiting; the daemon as well
+        while online(container) != cpus:
+            time.sleep(0.005)
+            stall, looked = max(stall, time.monotonic() - looked), time.monotonic()
+            assert looked - start < 10
+        if os.environ.get("UMWELT_VARIANT", "release") == "release":
+            assert time.monotonic() - start < 0.1 + 3 * stall
     container.cgroup.set_memory(100 << 20)
     wait_until(lambda: "MemTotal:         102400 kB" in container.read("proc/meminfo"), 10)
 

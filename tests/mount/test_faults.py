@@ -11,7 +11,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import threading
 import time
 
@@ -152,8 +151,6 @@ def make_check():
         return None
 
     return check
-
-
 
 
 def test_the_server_is_killed_again_and_again(daemon, container):

@@ -28,14 +28,21 @@ new = sys.argv[2].encode() + b"/new"
 libc.mkdir(new, 0o755)  # what the kernel knows to be absent it looks for again now
 libc.rmdir(new)
 directory = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
+GETDENTS64, MKDIR = 217, 83
 def hold():
-    libc.syscall(ctypes.c_long(217), directory, ctypes.byref(buffer), ctypes.c_long(4096))
+    libc.syscall(ctypes.c_long(GETDENTS64), directory, ctypes.byref(buffer), ctypes.c_long(4096))
 def want():
-    libc.mkdir(new, 0o755)
-threading.Thread(target=hold).start()
-time.sleep(0.1)
-threading.Thread(target=want).start()
-time.sleep(0.1)
+    libc.syscall(ctypes.c_long(MKDIR), new, ctypes.c_long(0o755))
+def stays_in(thread, call):
+    seen = 0
+    while seen < 5:
+        with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
+            seen = seen + 1 if file.read().split()[0] == str(call) else 0
+        time.sleep(0.02)
+for action, call in (hold, GETDENTS64), (want, MKDIR):
+    thread = threading.Thread(target=action)
+    thread.start()
+    stays_in(thread, call)
 print("held", flush=True)
 """
 

@@ -58,9 +58,7 @@ def test_64_threads_read_everything_while_limits_change_and_containers_come_and_
                     failures.append((path, error))
 
     def change():
-        rounds = 0
         while not stop.is_set():
-            rounds += 1
             for container in steady:
                 container.cgroup.set_memory(random.choice((64, 256, 4096)) << 20)
                 container.cgroup.set_cpus(random.choice((f"{CPUS[-1]}", ",".join(map(str, CPUS)))))
@@ -94,7 +92,7 @@ def test_64_threads_read_everything_while_limits_change_and_containers_come_and_
     assert end[2] > 1000 / SLOWNESS
     # A guest more or less may be there at either moment.
     assert end[0] <= halfway[0] + 80
-    if "UMWELT_VARIANT" not in os.environ or os.environ["UMWELT_VARIANT"] == "release":
+    if os.environ.get("UMWELT_VARIANT", "release") == "release":
         assert end[1] <= halfway[1] * 1.1 + 1024
 
 
@@ -111,7 +109,7 @@ def test_containers_leave_nothing_behind(daemon):
     for _ in range(20):
         one()
     # Descriptors of the last one go a moment after the reply.
-    wait_until(lambda: daemon.fds() <= before + 1, 5)
+    wait_until(lambda: daemon.fds() <= before + 1, 20 * SLOWNESS)
     assert os.listdir(daemon.runtime / "config") == []
 
 
@@ -123,7 +121,8 @@ def test_open_files_without_end_cost_bounded_memory(daemon, container):
             held.append(os.open(container.live / "proc/stat", os.O_RDONLY))
             os.pread(held[-1], 1 << 16, 0)
             time.sleep(0) if len(held) % 100 else time.sleep(0.002)
-        assert daemon.rss_kib() < 200 << 10 or "UMWELT_VARIANT" in os.environ
+        if os.environ.get("UMWELT_VARIANT", "release") == "release":
+            assert daemon.rss_kib() < 200 << 10
         assert os.pread(held[0], 100, 0).startswith(b"cpu ")
     finally:
         for descriptor in held:
