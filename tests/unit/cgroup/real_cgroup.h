@@ -151,4 +151,4 @@ class RealCgroup {
 
 // Skips by name where the kernel or the permissions for it are lacking.
 #define REQUIRE_REAL_CGROUP(cgroup) \
-  if (!(cgroup).error.empty()) GTEST_SKIP() << "real cgroups: " << (cgroup).error
+  if (!(cgroup).error.empty()) GTEST_SKIP() << "needs cgroups: " << (cgroup).error

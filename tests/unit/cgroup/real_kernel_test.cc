@@ -186,7 +186,7 @@ TEST(RealKernel, MemoryOfTheLimitingAncestor) {
 TEST(RealKernel, AControllerIsDisabledAndEnabledAgain) {
   RealCgroup cgroup("/inner");
   REQUIRE_REAL_CGROUP(cgroup);
-  if (!cgroup.v2("memory")) GTEST_SKIP() << "memory controller: not on cgroup2";
+  if (!cgroup.v2("memory")) GTEST_SKIP() << "needs cgroup2: it has no memory controller here";
   auto reader = Reader::open(cgroup.hierarchies, cgroup.paths);
   ASSERT_TRUE(reader) << reader.error().message();
   cgroup.start([] {
@@ -212,18 +212,18 @@ TEST(RealKernel, DirectIoIsCounted) {
   REQUIRE_REAL_CGROUP(cgroup);
   std::string path = "/var/tmp/umwelt-io-XXXXXX";
   const UniqueFd file(::mkostemp(path.data(), O_DIRECT));
-  if (!file) GTEST_SKIP() << "O_DIRECT in /var/tmp: " << std::strerror(errno);
+  if (!file) GTEST_SKIP() << "needs O_DIRECT in /var/tmp: " << std::strerror(errno);
   ::unlink(path.c_str());
   struct stat status {};
   ASSERT_EQ(::fstat(file.get(), &status), 0);
-  if (major(status.st_dev) == 0) GTEST_SKIP() << "/var/tmp: not on a block device";
+  if (major(status.st_dev) == 0) GTEST_SKIP() << "needs a block device: /var/tmp is on none";
   if (!cgroup.v2("blkio")) {
     // See cgroup/io.h: a limit that was set once makes the kernel count.
     const std::string device =
         std::to_string(major(status.st_dev)) + ":" + std::to_string(minor(status.st_dev));
     for (const char* limit : {" 9223372036854775807", " 0"}) {
       if (!cgroup.write("blkio", "blkio.throttle.read_bps_device", device + limit))
-        GTEST_SKIP() << "/var/tmp: no throttling on its block device";
+        GTEST_SKIP() << "needs throttling of the block device of /var/tmp";
     }
   }
   auto reader = Reader::open(cgroup.hierarchies, cgroup.paths);
@@ -252,7 +252,7 @@ TEST(RealKernel, DirectIoIsCounted) {
 TEST(RealKernel, PressureOfTheCgroup) {
   RealCgroup cgroup;
   REQUIRE_REAL_CGROUP(cgroup);
-  if (::access("/proc/pressure/cpu", F_OK) != 0) GTEST_SKIP() << "PSI: switched off";
+  if (::access("/proc/pressure/cpu", F_OK) != 0) GTEST_SKIP() << "needs PSI: switched off";
   auto reader = Reader::open(cgroup.hierarchies, cgroup.paths);
   ASSERT_TRUE(reader) << reader.error().message();
   const auto state = reader->read(kPressure);

@@ -116,8 +116,9 @@ std::optional<Counts> count_real(unsigned depth, unsigned limited_level) {
 TEST(Syscalls, DoNotGrowWithTheDepth) {
   RealCgroup probe;
   REQUIRE_REAL_CGROUP(probe);
-  if (kSanitized) GTEST_SKIP() << "sanitizer: its allocator makes system calls of its own";
-  if (!count_syscalls([] {})) GTEST_SKIP() << "ptrace: not permitted";
+  if (kSanitized)
+    GTEST_SKIP() << "needs a build without sanitizers: they make system calls of their own";
+  if (!count_syscalls([] {})) GTEST_SKIP() << "needs ptrace: not permitted";
   const auto at_1 = count_real(1, 0);
   const auto at_50 = count_real(50, 0);
   ASSERT_TRUE(at_1 && at_50);
@@ -139,8 +140,9 @@ TEST(Syscalls, DoNotGrowWithTheDepth) {
 }
 
 TEST(Syscalls, LargeFilesAreReadAtOnce) {
-  if (kSanitized) GTEST_SKIP() << "sanitizer: its allocator makes system calls of its own";
-  if (!count_syscalls([] {})) GTEST_SKIP() << "ptrace: not permitted";
+  if (kSanitized)
+    GTEST_SKIP() << "needs a build without sanitizers: they make system calls of their own";
+  if (!count_syscalls([] {})) GTEST_SKIP() << "needs ptrace: not permitted";
   Tree tree;
   Hierarchies hierarchies;
   hierarchies.v1 = {{"cpuacct", "/cpuacct"}};

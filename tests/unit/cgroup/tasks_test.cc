@@ -130,7 +130,7 @@ TEST(ParseCgroupstats, CutMessagesAreRefused) {
 
 TEST(Cgroupstats, OnlyV1DirectoriesAreCgroups) {
   auto opened = Cgroupstats::open();
-  if (!opened) GTEST_SKIP() << "cgroupstats: " << opened.error().message();
+  if (!opened) GTEST_SKIP() << "needs cgroupstats: " << opened.error().message();
   const UniqueFd fd(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   EXPECT_EQ(opened->read(fd.get()).error().code, EINVAL);
 }
