@@ -249,7 +249,7 @@ Result<UniqueFd> Store::note_waiting(const std::string& name) const {
 
 Result<Store::Reached> Store::reach(const std::string& name, Lock kind, bool only_if_shared) const {
   // While somebody else is about to attach or to let go, also who only looks at it.
-  constexpr int kTries = 100;
+  constexpr int kTries = 300;
   UniqueFd waiting;
   for (int attempt = 0;; ++attempt) {
     auto file = lock(name, kind);
