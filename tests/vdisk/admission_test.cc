@@ -32,6 +32,7 @@ TEST_P(AdmissionTest, ARefusedCapacityMakesNoTemplate) {
   EXPECT_TRUE(refused(store->create(wish(64ULL << 40), "a")));
   EXPECT_TRUE(refused(store->admit(wish(64ULL << 40), 0)));
   // The inode tables alone are more than there is.
+  if (GetParam() == std::string("root")) GTEST_SKIP() << "needs ext4: / may have room for them";
   const auto generous = Store::open(host->path() + "/vdisks", templates, {.overcommit = 1000.0});
   const std::uint64_t most = generous->sums()->promisable_bytes() / kMiB * kMiB;
   const auto low = generous->create(wish(std::min<std::uint64_t>(most, 60ULL << 40)), "a");

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 #include <thread>
 
 #include "base/file.h"
@@ -21,6 +22,7 @@ namespace umwelt::vdisk {
 namespace {
 
 using test::shell;
+using test::soon;
 
 constexpr char kOwner[] = "test";
 
@@ -93,18 +95,21 @@ TEST_P(DiskTest, GuaranteedIsAllocatedAndStaysSo) {
 }
 
 TEST_P(DiskTest, NothingStaysWhenTheDescriptorsAreClosed) {
-  unsigned number = 0;
+  std::string path, before;
   {
     const Disk disk = make(64 << 20);
-    number = disk.loop().number();
-    EXPECT_TRUE(read_file(disk.loop().sysfs() + "/loop/backing_file"));
+    path = disk.loop().sysfs() + "/loop/backing_file";
+    const auto attached = read_file(path);
+    ASSERT_TRUE(attached);
+    before = *attached;
     EXPECT_EQ(*read_file(disk.loop().sysfs() + "/loop/dio"), "1\n");
     EXPECT_EQ(*read_file(disk.loop().sysfs() + "/loop/autoclear"), "1\n");
   }
   // The last user's work is done by a thread of the kernel.
-  const std::string path = "/sys/block/loop" + std::to_string(number) + "/loop/backing_file";
-  for (int i = 0; i < 100 && ::access(path.c_str(), F_OK) == 0; ++i) ::usleep(20000);
-  EXPECT_NE(::access(path.c_str(), F_OK), 0);
+  EXPECT_TRUE(soon([&] {
+    const auto now = read_file(path);  // maybe somebody else's by now
+    return !now || *now != before;
+  }));
 }
 
 TEST_P(DiskTest, SpaceComesBackOnDelete) {
@@ -118,14 +123,10 @@ TEST_P(DiskTest, SpaceComesBackOnDelete) {
   EXPECT_GE(full->live_bytes, 200U << 20);
   EXPECT_LE(full->live_bytes, 201U << 20);
   ASSERT_EQ(shell("rm " + root + "/upper/f && sync -f " + root), 0);
-  std::uint64_t after = 0;
-  for (int i = 0; i < 100; ++i) {  // btrfs frees at its own commit
-    ASSERT_EQ(shell("sync -f " + host->path()), 0);
-    after = allocated(disk.file());
-    if (after < before + (8 << 20)) break;
-    ::usleep(100000);
-  }
-  EXPECT_LT(after, before + (8 << 20));
+  EXPECT_TRUE(soon([&] {  // btrfs frees at its own commit
+    EXPECT_EQ(shell("sync -f " + host->path()), 0);
+    return allocated(disk.file()) < before + (8 << 20);
+  }));
 }
 
 TEST_P(DiskTest, UsageIsTheSameAttachedAndNot) {
@@ -139,11 +140,10 @@ TEST_P(DiskTest, UsageIsTheSameAttachedAndNot) {
     file = UniqueFd(::fcntl(disk.file(), F_DUPFD_CLOEXEC, 0));
   }
   Usage later;
-  for (int i = 0; i < 100; ++i) {  // until the kernel has unmounted it
+  soon([&] {  // until the kernel has unmounted it
     later = *read_usage(file.get());
-    if (later.live_bytes == attached.live_bytes) break;
-    ::usleep(20000);
-  }
+    return later.live_bytes == attached.live_bytes;
+  });
   EXPECT_EQ(later.usable_bytes, attached.usable_bytes);
   EXPECT_EQ(later.live_bytes, attached.live_bytes);
   EXPECT_EQ(later.inodes, attached.inodes);
@@ -190,7 +190,6 @@ TEST_P(DiskTest, JoinOfOneThatNobodyHasFails) {
 }
 
 TEST_P(DiskTest, LockedWhileAttached) {
-  unsigned tries = 0;
   UniqueFd other;
   {
     const Disk disk = make(64 << 20);
@@ -199,8 +198,7 @@ TEST_P(DiskTest, LockedWhileAttached) {
     EXPECT_TRUE(is_locked_by_others(other.get()));
     EXPECT_EQ(lock_file(other.get()).error().code, EBUSY);
   }
-  while (is_locked_by_others(other.get()) && ++tries < 100) ::usleep(20000);
-  EXPECT_LT(tries, 100u);
+  EXPECT_TRUE(soon([&] { return !is_locked_by_others(other.get()); }));
 }
 
 class OverlayTest : public DiskTest {};
@@ -258,7 +256,7 @@ TEST_P(GrowTest, OfflineUpAndDown) {
     ASSERT_TRUE(link_file(disk.file(), host->fd(), "a.img"));
   }
   file = UniqueFd(::openat(host->fd(), "a.img", O_RDWR | O_CLOEXEC));
-  for (int i = 0; !lock_file(file.get()) && i < 100; ++i) ::usleep(20000);
+  ASSERT_TRUE(soon([&] { return lock_file(file.get()).has_value(); }));
   grown = *read_record(file.get());
   for (const std::uint64_t bytes : {1ULL << 30, 64ULL << 20, 40ULL << 30}) {
     if (bytes > grown.capacity_bytes) {
@@ -315,10 +313,9 @@ TEST(Loops, ManyAtOnce) {
   std::vector<std::thread> threads;
   std::atomic<unsigned> failures{0};
   std::mutex mutex;
-  std::vector<unsigned> numbers;
+  std::vector<Loop> loops;  // all at once
   for (unsigned i = 0; i < kThreads; ++i)
     threads.emplace_back([&] {
-      std::vector<Loop> mine;
       for (unsigned j = 0; j < kEach; ++j) {
         const auto file = create_unnamed(host->fd(), 1 << 20);
         auto loop = Loop::attach(file->get(), {.name = "umwelt/test/many"});
@@ -329,12 +326,13 @@ TEST(Loops, ManyAtOnce) {
         }
         EXPECT_TRUE(Loop::find(loop->number(), file->get()));
         const std::lock_guard lock(mutex);
-        numbers.push_back(loop->number());
-        mine.push_back(std::move(*loop));
+        loops.push_back(std::move(*loop));
       }
     });
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(failures, 0u);
+  std::set<unsigned> numbers;
+  for (const Loop& loop : loops) numbers.insert(loop.number());
   EXPECT_EQ(numbers.size(), kThreads * kEach);
 }
 

@@ -3,13 +3,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/loop.h>
 #include <sched.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -25,13 +24,14 @@ namespace fs = std::filesystem;
 
 constexpr char kPrefix[] = "umwelt-vdisk-test.";
 
-// Directories of runs that were killed: their lock is free.
+// Directories of runs that were killed: their lock is free. One without a lock may be another run's
+// that has just begun.
 void remove_leftovers() {
   for (const auto& entry : fs::directory_iterator(fs::temp_directory_path())) {
     if (!entry.path().filename().string().starts_with(kPrefix)) continue;
     const UniqueFd lock(::open((entry.path() / "lock").c_str(), O_RDWR | O_CLOEXEC));
     std::error_code ignored;
-    if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) fs::remove_all(entry.path(), ignored);
+    if (lock && ::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) fs::remove_all(entry.path(), ignored);
   }
 }
 
@@ -139,11 +139,13 @@ Store open_store(const HostFilesystem& host, const Policy& policy) {
 }
 
 bool soon(const std::function<bool()>& condition) {
-  for (int i = 0; i < 500; ++i) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  for (;;) {
+    const bool late = std::chrono::steady_clock::now() > deadline;
     if (condition()) return true;
+    if (late) return false;
     ::usleep(20000);
   }
-  return false;
 }
 
 bool idle(const Store& store, const std::string& name) {
@@ -153,13 +155,9 @@ bool idle(const Store& store, const std::string& name) {
 unsigned attached_loops() {
   unsigned count = 0;
   for (const auto& entry : fs::directory_iterator("/sys/block")) {
-    const std::string name = entry.path().filename();
-    if (!name.starts_with("loop") || !fs::exists(entry.path() / "loop")) continue;
-    const UniqueFd device(::open(("/dev/" + name).c_str(), O_RDONLY | O_CLOEXEC));
-    loop_info64 info{};
-    if (device && ::ioctl(device.get(), LOOP_GET_STATUS64, &info) == 0 &&
-        std::string_view(reinterpret_cast<const char*>(info.lo_file_name)).starts_with("umwelt/"))
-      ++count;
+    const auto backing = read_file((entry.path() / "loop/backing_file").string());
+    count += backing && backing->starts_with(scratch_directory() + "/") &&
+             backing->find("/vdisks/") != std::string::npos;
   }
   return count;
 }

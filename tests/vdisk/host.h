@@ -49,11 +49,11 @@ Record wish(std::uint64_t bytes, Kind kind = Kind::kOverlay);
 // The store in "vdisks" there; templates are shared by all tests.
 Store open_store(const HostFilesystem& host, const Policy& policy);
 
-// The kernel lets go of a vdisk shortly after its last user.
+// Whether it comes true within a minute: the kernel lets go of a vdisk shortly after its last user.
 bool soon(const std::function<bool()>& condition);
 bool idle(const Store& store, const std::string& name);
 
-unsigned attached_loops();  // whose name begins with "umwelt"
+unsigned attached_loops();  // of vdisks of this run
 
 // Every test of a class derived from this runs on each host filesystem.
 class OnEachHost : public testing::TestWithParam<const char*> {

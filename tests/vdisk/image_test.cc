@@ -16,6 +16,7 @@ namespace {
 
 using test::make_directory;
 using test::shell;
+using test::soon;
 
 class ImageTest : public test::OnEachHost {
  protected:
@@ -99,7 +100,7 @@ TEST_P(ImageTest, SharedLockedAndGone) {
     EXPECT_TRUE(images.in_use(*image));
     EXPECT_EQ(images.remove("a").error().code, EBUSY);
   }
-  for (int i = 0; i < 250 && images.in_use(*image); ++i) ::usleep(20000);
+  ASSERT_TRUE(soon([&] { return !images.in_use(*image); }));
   ASSERT_TRUE(images.remove("a"));
   EXPECT_EQ(images.find("a").error().code, ENOENT);
   std::string left;
@@ -127,7 +128,7 @@ TEST_P(ImageTest, WhatAKillLeftIsRemoved) {
     ASSERT_EQ(shell("rm " + path + "b.json"), 0);
     EXPECT_EQ(*images.tidy(), 0U);
   }
-  for (int i = 0; i < 250 && images.in_use(*image); ++i) ::usleep(20000);
+  ASSERT_TRUE(soon([&] { return !images.in_use(*image); }));
   EXPECT_EQ(*images.tidy(), 1U);
   ASSERT_EQ(shell("rm " + path + "sha256-mine"), 0);
   EXPECT_FALSE(content());
@@ -175,7 +176,7 @@ TEST_P(ImageTest, ADamagedDescriptionIsNamedAndCanBeRemoved) {
     const auto mounted = images.mount(good);
     EXPECT_EQ(images.remove("good").error().code, EBUSY);
   }
-  for (int i = 0; i < 250 && images.in_use(good); ++i) ::usleep(20000);
+  ASSERT_TRUE(soon([&] { return !images.in_use(good); }));
   EXPECT_TRUE(images.remove("good"));
   EXPECT_EQ(shell("ls " + path + "*.erofs"), 0);
   EXPECT_TRUE(images.remove("bad"));
@@ -201,7 +202,7 @@ TEST_P(ImageTest, DamagedContentIsReplaced) {
     EXPECT_NE(other.error().text.find("image a, which is damaged and in use"), std::string::npos)
         << other.error().text;
   }
-  for (int i = 0; i < 250 && images.in_use(*image); ++i) ::usleep(20000);
+  ASSERT_TRUE(soon([&] { return !images.in_use(*image); }));
   unsigned number = 0;
   for (const std::string& command :
        {std::string(":"), "truncate -s 0 " + path,

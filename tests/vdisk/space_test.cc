@@ -20,7 +20,9 @@
 namespace umwelt::vdisk {
 namespace {
 
+using test::idle;
 using test::shell;
+using test::soon;
 
 constexpr std::uint64_t kMiB = 1ULL << 20;
 
@@ -88,12 +90,11 @@ class RewriteTest : public test::OnEachHost {
       EXPECT_EQ(::fsync(directory.get()), 0);
     }
     EXPECT_EQ(shell("sync -f " + upper), 0);
-    for (int i = 0; i < 50; ++i) {  // btrfs frees at its own commit
+    soon([&] {  // btrfs frees at its own commit
       EXPECT_EQ(shell("sync -f " + host->path()), 0);
       result.end = allocated(disk->file());
-      if (!discard || result.end < file_bytes * 105 / 100 + result.metadata) break;
-      ::usleep(100000);
-    }
+      return !discard || result.end < file_bytes * 105 / 100 + result.metadata;
+    });
     result.live = file_bytes;
     return result;
   }
@@ -150,10 +151,9 @@ TEST_P(FullHostTest, FromOutsideIsASoftError) {
         }
       });
     (void)write_file(host->path() + "/filler", 2048 * kMiB);
-    for (int i = 0; i < 100 && errors < 20; ++i) ::usleep(50000);
+    EXPECT_TRUE(soon([&] { return errors >= 20; }));
     stop = true;
     for (std::thread& writer : writers) writer.join();
-    EXPECT_GE(errors, 20u);
     ASSERT_EQ(::unlink((host->path() + "/filler").c_str()), 0);
     ASSERT_EQ(shell("sync -f " + host->path()), 0);
     for (std::size_t i = 0; i < 2; ++i) {
@@ -170,11 +170,8 @@ TEST_P(FullHostTest, FromOutsideIsASoftError) {
         << output;
     disks.clear();
     for (const char* name : {"a", "b"}) {
-      auto file = store->lock(name);
-      for (int i = 0; !file && i < 250; ++i) {
-        ::usleep(20000);
-        file = store->lock(name);
-      }
+      ASSERT_TRUE(idle(*store, name));
+      const auto file = store->lock(name);
       ASSERT_TRUE(file);
       const auto report = check(file->get(), Effort::kLook);
       ASSERT_TRUE(report);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <random>
 #include <thread>
 
@@ -132,6 +133,7 @@ TEST_P(StoreTest, OnlyOneUserOfAnExclusiveOne) {
     const auto disk = store.attach("a");
     ASSERT_TRUE(disk) << disk.error().message();
     EXPECT_TRUE(store.find("a")->in_use);
+    EXPECT_GE(test::attached_loops(), 1u);
     EXPECT_EQ(store.attach("a").error().code, EBUSY);
     EXPECT_EQ(store.remove("a").error().code, EBUSY);
     EXPECT_EQ(store.lock("a").error().code, EBUSY);
@@ -310,6 +312,12 @@ TEST_P(StoreTest, KilledAtAnyMoment) {
   const Store store = open();
   std::mt19937 random(7);
   const unsigned rounds = GetParam() == std::string("root") ? 50 : 15;
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "first") && store.remove("first"));
+  const auto once_us =
+      static_cast<useconds_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                  std::chrono::steady_clock::now() - begin)
+                                  .count());
   int said[2];
   ASSERT_EQ(::pipe(said), 0);
   for (unsigned round = 0; round < rounds; ++round) {
@@ -331,7 +339,7 @@ TEST_P(StoreTest, KilledAtAnyMoment) {
       }
       workers.push_back(pid);
     }
-    ::usleep(std::uniform_int_distribution<useconds_t>(1000, 60000)(random));
+    ::usleep(std::uniform_int_distribution<useconds_t>(1000, 20000 + 8 * once_us)(random));
     for (const pid_t pid : workers) ::kill(pid, SIGKILL);
     for (const pid_t pid : workers) ::waitpid(pid, nullptr, 0);
   }
