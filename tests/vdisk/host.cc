@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -175,6 +176,8 @@ int main(int argc, char** argv) {
     std::perror("a mount namespace of its own");
     return 1;
   }
+  // A shell's job in the background ignores it, and so would whoever a test interrupts.
+  ::signal(SIGINT, SIG_DFL);
   testing::AddGlobalTestEnvironment(new umwelt::vdisk::test::Environment);
   return RUN_ALL_TESTS();
 }
