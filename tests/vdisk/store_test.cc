@@ -306,6 +306,26 @@ TEST_P(StoreTest, WhoOnlyLooksIsInNobodysWay) {
   EXPECT_TRUE(store.usage("a")->attached);
 }
 
+TEST_P(StoreTest, NobodyNewLooksWhileAStartWaits) {
+  const Store store = open();
+  ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
+  auto container = store.attach("a");
+  ASSERT_TRUE(container) << container.error().message();
+  auto looking = store.look("a");
+  ASSERT_TRUE(looking) << looking.error().message();
+  { const Disk gone = std::move(*container); }
+  std::thread start([&] {
+    const auto next = store.attach("a");
+    EXPECT_TRUE(next) << next.error().message();
+  });
+  EXPECT_TRUE(soon([&] {
+    const auto another = store.look("a");
+    return !another && another.error().code == EBUSY;
+  }));
+  { const Disk gone = std::move(*looking); }
+  start.join();
+}
+
 // SIGKILL at any moment of create, attach and remove, with 4 workers: nothing stays that belongs to
 // nobody, and what was said to exist opens cleanly.
 TEST_P(StoreTest, KilledAtAnyMoment) {
