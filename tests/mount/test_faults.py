@@ -83,11 +83,10 @@ class Load:
             thread.join()
 
     def report(self, what, stalls=None):
-        stalls = sorted(stalls or self.times)
-        p99 = stalls[min(len(stalls) - 1, int(len(stalls) * 0.99))]
+        of, times = ("of the stalls ", stalls) if stalls else ("", self.times)
+        p99 = sorted(times)[min(len(times) - 1, int(len(times) * 0.99))]
         print(f"\n{what}: {sum(self.reads)} reads, {len(self.failures)} failures; longest read "
-              f"{max(self.times) * 1000:.1f} ms; p99 of {'the stalls' if stalls is not None else ''}"
-              f" {p99 * 1000:.2f} ms", flush=True)
+              f"{max(self.times) * 1000:.1f} ms; p99 {of}{p99 * 1000:.2f} ms", flush=True)
 
 
 COUNTED_PAGES = (b"pgpgin", b"pgpgout", b"pswpin", b"pswpout", b"pgfault", b"pgmajfault")

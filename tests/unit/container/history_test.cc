@@ -184,7 +184,11 @@ TEST_F(HistoryFileTest, IsWholeAfterAKill) {
         if (round % 4096 == 0) history.cpu.by_id.clear();
       }
     }
-    while (stored == begun) ::usleep(100);
+    siginfo_t ended{};  // by itself, which it should not
+    while (stored == begun && ended.si_pid == 0) {
+      ::usleep(100);
+      ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+    }
     ::usleep(static_cast<useconds_t>(kill * 50));
     ::kill(child, SIGKILL);
     int status = 0;
