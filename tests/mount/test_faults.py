@@ -174,19 +174,22 @@ def test_the_server_is_killed_again_and_again(daemon, container):
 
 def test_a_stopped_server_is_replaced(daemon, container):
     rounds = 5 if FULL else 1
-    stalls = []
+    stalls = {signal.SIGKILL: [], signal.SIGSTOP: []}
     with Load(readable(container), check=make_check()) as load:
         for _ in range(rounds):
-            time.sleep(0.5)
-            server = daemon.server_pid()
-            start = time.monotonic()
-            os.kill(server, signal.SIGSTOP)
-            read_whole(container.live / "proc/uptime")
-            stalls.append(time.monotonic() - start)
-            assert daemon.server_pid() != server
-    load.report(f"{rounds} SIGSTOPs of the server, back after {max(stalls):.2f} s")
+            for how, times in stalls.items():
+                time.sleep(0.5)
+                server = daemon.server_pid()
+                start = time.monotonic()
+                os.kill(server, how)
+                read_whole(container.live / "proc/uptime")
+                times.append(time.monotonic() - start)
+                assert daemon.server_pid() != server
+    killed, stopped = map(max, stalls.values())
+    load.report(f"{rounds} SIGSTOPs of the server, back after {stopped:.2f} s, killed {killed:.2f} s")
     assert not load.failures, load.failures[:5]
-    assert max(stalls) < 3 * max(1, SLOWNESS / 2)
+    # Until it is noticed; then as fast as the other, on a machine that is as busy.
+    assert stopped < 3 * max(1, SLOWNESS / 2) + 20 * killed
 
 
 def test_the_keeper_is_killed(daemon, container):
