@@ -63,7 +63,7 @@ class RealCgroup {
   // The deepest level first. A cgroup whose last task has just ended is busy for a moment.
   void remove() {
     while (!made_.empty()) {
-      for (int attempt = 0; ::rmdir(made_.back().c_str()) != 0 && errno == EBUSY && attempt < 500;
+      for (int attempt = 0; ::rmdir(made_.back().c_str()) != 0 && errno == EBUSY && attempt < 5000;
            ++attempt)
         ::usleep(2000);
       made_.pop_back();

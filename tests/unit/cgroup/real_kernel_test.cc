@@ -128,7 +128,7 @@ TEST(RealKernel, CountsTasksByState) {
       for (;;) ::pause();
     }));
   children.push_back(cgroup.start([] {
-    std::thread second([] { spin(std::chrono::seconds(20)); });
+    std::thread second([] { spin(std::chrono::seconds(60)); });
     second.join();
   }));
   Paths paths = cgroup.paths;
@@ -137,7 +137,7 @@ TEST(RealKernel, CountsTasksByState) {
   ASSERT_TRUE(reader) << reader.error().message();
   Tasks tasks;
   std::size_t threads = 0;  // 5, and what the thread sanitizer adds to each process
-  for (int attempt = 0; attempt < 200; ++attempt) {
+  for (int attempt = 0; attempt < 3000; ++attempt) {
     threads = 0;
     for (const pid_t pid : children)
       threads += read_names_at(AT_FDCWD, "/proc/" + std::to_string(pid) + "/task").value().size();
@@ -169,7 +169,7 @@ TEST(RealKernel, MemoryOfTheLimitingAncestor) {
   auto reader = Reader::open(cgroup.hierarchies, cgroup.paths);
   ASSERT_TRUE(reader);
   Memory memory;
-  for (int attempt = 0; attempt < 400; ++attempt) {
+  for (int attempt = 0; attempt < 3000; ++attempt) {
     const auto state = reader->read(kMemory);
     ASSERT_TRUE(state) << state.error().message();
     memory = *state->memory;
@@ -193,7 +193,7 @@ TEST(RealKernel, AControllerIsDisabledAndEnabledAgain) {
     for (;;) ::pause();
   });
   const auto usage = [&] { return reader->read(kMemory)->memory->usage_bytes; };
-  for (int attempt = 0; attempt < 200 && usage() == 0; ++attempt)
+  for (int attempt = 0; attempt < 3000 && usage() == 0; ++attempt)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_GT(usage(), 0u);
   ASSERT_TRUE(cgroup.write("memory", "cgroup.subtree_control", "-memory", 1));

@@ -182,7 +182,7 @@ class HostTest : public KernelTest {
 // Polls until `condition` holds; how long it took, or nullopt after `limit`.
 inline std::optional<std::chrono::milliseconds> wait_until(
     const std::function<bool()>& condition,
-    std::chrono::milliseconds limit = std::chrono::seconds(5)) {
+    std::chrono::milliseconds limit = std::chrono::seconds(30)) {
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] {
     return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() -

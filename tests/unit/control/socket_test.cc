@@ -230,7 +230,7 @@ TEST_F(Socket, ConnectionsAreBounded) {
   ASSERT_FALSE(reply);
   EXPECT_EQ(reply.error().code, EBUSY);
   clients.pop_back();
-  for (int attempt = 0; attempt < 200; ++attempt) {  // the server notices the close by itself
+  for (int attempt = 0; attempt < 3000; ++attempt) {  // the server notices the close by itself
     extra = Client::connect(path_);
     if (extra && extra->call(json::object())) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
