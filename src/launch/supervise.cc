@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <climits>
 #include <csignal>
 #include <filesystem>
 
@@ -30,19 +31,13 @@ constexpr int kEnding[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
 void send(int pidfd, int signal) { ::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0); }
 
-// EPIPE and the like: nobody wants the output any more, which is no reason to end the container.
-void write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) {
-      pollfd ready{fd, POLLOUT, 0};
-      ::poll(&ready, 1, -1);
-      continue;
-    }
-    if (n < 0) return;
-    bytes.remove_prefix(static_cast<std::size_t>(n));
-  }
+// What `fd` takes now; the rest stays in `bytes`. EPIPE and the like: nobody wants it any more,
+// which is no reason to end the container.
+void write_some(int fd, std::string& bytes) {
+  // A pipe that poll(2) finds writable takes this much without waiting (pipe(7)).
+  const ssize_t n = ::write(fd, bytes.data(), std::min<std::size_t>(bytes.size(), PIPE_BUF));
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+  bytes.erase(0, n < 0 ? bytes.size() : static_cast<std::size_t>(n));
 }
 
 // True when in doubt.
@@ -69,17 +64,21 @@ class Supervisor {
       if (*fd) ::fcntl(fd->get(), F_SETFL, ::fcntl(fd->get(), F_GETFL) | O_NONBLOCK);
   }
 
+  // A stream that takes nothing at the moment holds up only what is for it.
   Result<int> run() {
-    bool ended = false;
     intercept::Fallback* fallback = supervised_.fallback;
-    while (!ended) {
-      std::array<pollfd, 7> fds = {pollfd{supervised_.pidfd, POLLIN, 0},
+    while (!ended_ || !output_.empty()) {
+      const int master = supervised_.master.get();
+      const bool wants_input = supervised_.relay_stdin && input_.empty();
+      std::array<pollfd, 9> fds = {pollfd{ended_ ? -1 : supervised_.pidfd, POLLIN, 0},
                                    pollfd{signals_, POLLIN, 0},
-                                   pollfd{supervised_.master.get(), POLLIN, 0},
+                                   pollfd{output_.empty() ? master : -1, POLLIN, 0},
                                    pollfd{supervised_.out.get(), POLLIN, 0},
                                    pollfd{supervised_.err.get(), POLLIN, 0},
-                                   pollfd{supervised_.relay_stdin ? STDIN_FILENO : -1, POLLIN, 0},
-                                   pollfd{fallback ? fallback->fd() : -1, POLLIN, 0}};
+                                   pollfd{wants_input ? STDIN_FILENO : -1, POLLIN, 0},
+                                   pollfd{fallback ? fallback->fd() : -1, POLLIN, 0},
+                                   pollfd{input_.empty() ? -1 : master, POLLOUT, 0},
+                                   pollfd{output_.empty() ? -1 : STDOUT_FILENO, POLLOUT, 0}};
       const int ready = ::poll(fds.data(), fds.size(), fallback ? fallback->timeout_ms() : -1);
       if (ready < 0) {
         if (errno == EINTR) continue;
@@ -87,9 +86,13 @@ class Supervisor {
       }
       if (fallback != nullptr && (ready == 0 || fds[6].revents != 0)) fallback->step();
       if (fds[1].revents != 0) pass_signal();
-      if (fds[5].revents != 0) pass_input();
-      ended = fds[0].revents != 0;
-      const int reads = ended ? kLastReads : kReads;
+      if (fds[5].revents != 0) read_input();
+      if (fds[7].revents != 0) write_some(master, input_);
+      if (fds[8].revents != 0) write_some(STDOUT_FILENO, output_);
+      if (ended_) continue;
+      ended_ = fds[0].revents != 0;
+      if (ended_) supervised_.relay_stdin = false;
+      const int reads = ended_ ? kLastReads : kReads;
       relay(supervised_.master, "stdout", reads);
       relay(supervised_.out, "stdout", reads);
       relay(supervised_.err, "stderr", reads);
@@ -110,6 +113,7 @@ class Supervisor {
     }
     for (const int ending : kEnding) {
       if (signal != ending) continue;
+      if (ended_) return output_.clear();
       if (process_handles(supervised_.pid, signal)) break;
       killed_by_ = signal;
       send(supervised_.pidfd, SIGKILL);
@@ -119,22 +123,23 @@ class Supervisor {
     send(supervised_.pidfd, signal);
   }
 
-  void pass_input() {
+  void read_input() {
     std::array<char, 4096> buffer;
     const ssize_t n = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
-    if (n <= 0) {
-      // The end of a file or pipe, as a terminal says it.
-      write_all(supervised_.master.get(), "\x04");
-      supervised_.relay_stdin = false;
+    if (n > 0) {
+      input_.assign(buffer.data(), static_cast<std::size_t>(n));
+      within_line_ = input_.back() != '\n' && input_.back() != '\r';
       return;
     }
-    write_all(supervised_.master.get(), {buffer.data(), static_cast<std::size_t>(n)});
+    // The end of a file or pipe, as a terminal says it: within a line the first one ends that.
+    input_ = within_line_ ? "\x04\x04" : "\x04";
+    supervised_.relay_stdin = false;
   }
 
   void relay(UniqueFd& from, const char* stream, int reads) {
     std::array<char, 65536> buffer;
-    while (from && reads-- > 0) {
+    while (from && reads-- > 0 && (ended_ || output_.empty())) {
       const ssize_t n = ::read(from.get(), buffer.data(), buffer.size());
       if (n < 0 && errno == EINTR) continue;
       if (n < 0 && errno == EAGAIN) return;
@@ -144,7 +149,7 @@ class Supervisor {
       }
       const std::string_view bytes(buffer.data(), static_cast<std::size_t>(n));
       if (supervised_.log == nullptr)
-        write_all(STDOUT_FILENO, bytes);
+        output_ += bytes;
       else
         (void)supervised_.log->append(stream, bytes);  // a full disk must not stop the container
     }
@@ -152,6 +157,8 @@ class Supervisor {
 
   Supervised supervised_;
   int signals_;
+  bool ended_ = false, within_line_ = false;
+  std::string input_, output_;  // of the terminal, not written yet
   std::optional<int> killed_by_;
 };
 
@@ -160,7 +167,12 @@ class Supervisor {
 Result<UniqueFd> block_signals() {
   sigset_t set;
   ::sigemptyset(&set);
-  for (const int signal : kForwarded) ::sigaddset(&set, signal);
+  for (const int signal : kForwarded) {
+    // One that is ignored stays so: it is for nohup(1), or a script's background job.
+    struct sigaction action {};
+    if (::sigaction(signal, nullptr, &action) != 0 || action.sa_handler != SIG_IGN)
+      ::sigaddset(&set, signal);
+  }
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return fail_errno("block signals");
   ::signal(SIGPIPE, SIG_IGN);
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));

@@ -265,6 +265,33 @@ def test_terminal_without_a_terminal(umwelt):
     done = umwelt("run", "--rm", "-it", "--", "sh", input="echo hel''lo\n")
     assert done.returncode == 0 and "hello" in done.stdout
     assert "/dev/pts/0" in umwelt("run", "--rm", "-t", "--", "tty").stdout
+    done = umwelt("run", "--rm", "-it", "--", "cat", input="within a line", timeout=20 * SLOWNESS)
+    assert done.returncode == 0 and "within a line" in done.stdout
+
+
+def test_input_that_is_not_read_does_not_hold_output_back(umwelt):
+    lines = "".join(f"{n}\n" for n in range(50000))
+    process = umwelt.start("run", "--rm", "-it", "--", "sh", "-c",
+                           "stty -echo; seq 100000; cat | tail -n 1; echo the end",
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        output = process.communicate(lines, timeout=60 * SLOWNESS)[0].splitlines()
+    finally:
+        process.kill()
+    assert output[-2:] == ["49999", "the end"] and "100000" in output
+
+
+def test_output_that_nobody_reads_does_not_hold_signals_back(umwelt):
+    process = umwelt.start("run", "--rm", "-t", "--", "yes", stdout=subprocess.PIPE)
+    try:
+        time.sleep(1 * SLOWNESS)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1 * SLOWNESS)
+        process.send_signal(signal.SIGTERM)  # the process has ended, its output is given up
+        assert process.wait(20 * SLOWNESS) == 143
+    finally:
+        process.kill()
+        process.stdout.close()
 
 
 def test_endless_output_does_not_hold_signals_back(umwelt):

@@ -282,6 +282,15 @@ def test_signals_are_forwarded(umwelt, name):
     assert process.wait(20 * SLOWNESS) == 5
 
 
+def test_an_ignored_signal_is_not_for_the_container(umwelt):
+    """As nohup(1) has it, and a shell for a script's background jobs."""
+    process = umwelt.start("run", "--rm", "--", "sh", "-c", "trap 'exit 5' HUP; sleep 2; exit 6",
+                           preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    time.sleep(1 * SLOWNESS)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20 * SLOWNESS) == 6
+
+
 def test_a_command_without_a_handler_ends_as_elsewhere(umwelt):
     process = umwelt.start("run", "--rm", "--", "sh", "-c", "echo ready; exec sleep 60",
                            stdout=subprocess.PIPE)
