@@ -182,12 +182,11 @@ Result<void> write_limits(const Layout& layout, const std::string& name,
                 "leave the option out");
   const auto settings =
       layout.v1.empty() ? settings_v2(limits, current) : settings_v1(limits, current);
-  for (const Setting& setting : settings) {
+  for (const Setting& setting : settings)
     if (!layout.has(setting.controller))
       return fail(0, fmt::format("{}: this host has no {} cgroup controller", setting.option,
                                  setting.controller));
-    UMWELT_CHECK(write_setting(name, setting));
-  }
+  for (const Setting& setting : settings) UMWELT_CHECK(write_setting(name, setting));
   return {};
 }
 

@@ -54,17 +54,10 @@ Result<void> check_subset(const std::optional<CpuSet>& wanted, const char* optio
 
 std::uint64_t weight_of_shares(std::uint64_t shares) { return 1 + (shares - 2) * 9999 / 262142; }
 
+// Memory first: where more of it is used than it may be, the kernel refuses that, and the others
+// stay as they are.
 std::vector<Setting> settings_v1(const ResourceLimits& limits, const MemoryLimits& current) {
   std::vector<Setting> out;
-  add_cpusets(limits, out);
-  if (limits.bandwidth) {
-    out.push_back(
-        {"cpu", "cpu.cfs_period_us", text_of(limits.bandwidth->period_us), "--cpu-period"});
-    out.push_back({"cpu", "cpu.cfs_quota_us", text_of(limits.bandwidth->quota_us), "--cpus"});
-  }
-  if (limits.cpu_shares)
-    out.push_back({"cpu", "cpu.shares", text_of(*limits.cpu_shares), "--cpu-shares"});
-
   std::optional<Setting> memory, swap;
   if (limits.memory_bytes)
     memory = {"memory", "memory.limit_in_bytes", text_of(*limits.memory_bytes), "--memory"};
@@ -79,6 +72,14 @@ std::vector<Setting> settings_v1(const ResourceLimits& limits, const MemoryLimit
   if (memory) out.push_back(*memory);
   if (swap && !swap_first) out.push_back(*swap);
 
+  add_cpusets(limits, out);
+  if (limits.bandwidth) {
+    out.push_back(
+        {"cpu", "cpu.cfs_period_us", text_of(limits.bandwidth->period_us), "--cpu-period"});
+    out.push_back({"cpu", "cpu.cfs_quota_us", text_of(limits.bandwidth->quota_us), "--cpus"});
+  }
+  if (limits.cpu_shares)
+    out.push_back({"cpu", "cpu.shares", text_of(*limits.cpu_shares), "--cpu-shares"});
   if (limits.pids_limit)
     out.push_back({"pids", "pids.max", text_of(*limits.pids_limit), "--pids-limit"});
   return out;

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from disks import wait_until
 from umwelt import HIERARCHIES, has_v1
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("nothing_left")]
@@ -34,3 +35,17 @@ def test_updates_at_the_same_time_are_one_after_the_other(umwelt):
             assert str(limits["memory_bytes"]) == in_force(state, memory), number
             assert str(limits["pids_limit"]) == in_force(state, "pids.max"), number
             assert limits["pids_limit"] >= 100 + number
+
+
+@pytest.mark.skipif(not has_v1("memory"), reason="needs memory-v1: cgroup v2 refuses no limit")
+def test_an_update_that_is_refused_changes_nothing(umwelt):
+    with umwelt.detached("--memory", "64m", "--cpus", "1", "--", "sh", "-c",
+                         "head -c 30000000 /dev/zero >/dev/shm/x; touch /dev/shm/filled; sleep 600"
+                         ) as name:
+        wait_until(lambda: umwelt.root(name).joinpath("dev/shm/filled").exists())
+        refused = umwelt("update", "--cpus", "0.5", "--pids-limit", "50", "--memory", "5m", name)
+        assert refused.returncode == 1 and "uses more than that now" in refused.stderr
+        state = umwelt.launched(name)
+        assert in_force(state, "cpu.cfs_quota_us") == "100000"
+        assert in_force(state, "pids.max") == "max"
+        assert in_force(state, "memory.limit_in_bytes") == str(64 << 20)
