@@ -161,8 +161,12 @@ Result<std::vector<std::string>> parse_environment_file(std::string_view text) {
   std::vector<std::string> variables;
   while (auto line = next_line(text)) {
     if (line->ends_with('\r')) line->remove_suffix(1);
-    if (trim(*line).empty() || trim(*line).starts_with('#')) continue;
-    if (line->find('\0') != std::string_view::npos) return bad(*line, "KEY=value or KEY");
+    line->remove_prefix(std::min(line->find_first_not_of(" \t"), line->size()));
+    if (line->empty() || line->starts_with('#')) continue;
+    const std::string_view key = line->substr(0, line->find('='));
+    if (key.find_first_of(" \t") != std::string_view::npos ||
+        line->find('\0') != std::string_view::npos)
+      return bad(*line, "KEY=value or KEY");
     std::string variable = UMWELT_TRY(parse_environment(*line));
     if (!variable.empty()) variables.push_back(std::move(variable));
   }

@@ -139,7 +139,7 @@ def test_signals_and_descriptors_are_clean(umwelt):
 
 def test_environment(umwelt, tmp_path):
     file = tmp_path / "variables"
-    file.write_text("# comment\nA=file\nB=x=y\n\nHOME_KEPT\n")
+    file.write_text("# comment\nA=file\n  B=x=y\n\nHOME_KEPT\n")
     umwelt.environment["HOME_KEPT"] = "kept"
     text = umwelt.run("-e", "A=1", "--env", "EMPTY=", "-e", "NOT_THERE", "--env-file", file,
                       "-e", "A=2", "--hostname", "box", "--", "env")
@@ -147,6 +147,9 @@ def test_environment(umwelt, tmp_path):
     assert dict(line.split("=", 1) for line in text.splitlines()) == {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",
         "HOSTNAME": "box", "A": "2", "B": "x=y", "EMPTY": "", "HOME_KEPT": "kept"}
+    file.write_text("export A=1\n")
+    refused = umwelt("run", "--rm", "--env-file", file, "--", "true")
+    assert refused.returncode == 125 and "'export A=1' is not KEY=value" in refused.stderr
 
 
 def test_user_of_the_containers_own_passwd(umwelt, rootfs):
