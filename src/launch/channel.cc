@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <csignal>
 #include <cstring>
 #include <vector>
 
@@ -15,6 +16,16 @@ namespace {
 
 constexpr std::size_t kMaxText = 2000;
 constexpr char kSignal = 's';
+constexpr int kPatienceMs = 1000;
+
+// Blocked signals, of which supervise() would be the one to know.
+bool is_told_to_end() {
+  sigset_t pending;
+  if (::sigpending(&pending) != 0) return false;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT})
+    if (::sigismember(&pending, signal) == 1) return true;
+  return false;
+}
 
 }  // namespace
 
@@ -54,6 +65,9 @@ Result<void> Channel::send_descriptor(Passed what, int fd) {
 }
 
 Result<Channel::Message> Channel::receive() {
+  pollfd state{fd_.get(), POLLIN, 0};
+  while (::poll(&state, 1, kPatienceMs) == 0)
+    if (is_told_to_end()) return fail(0, "a signal came before the command was started");
   std::array<char, 1 + sizeof(int) + kMaxText> buffer{};
   std::vector<UniqueFd> descriptors;
   ssize_t n;

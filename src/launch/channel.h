@@ -35,7 +35,7 @@ class Channel {
   Result<void> send_descriptor(Passed what, int fd);
 
   // What the child sends next: an error, a descriptor, a signal, or nothing at all when it has
-  // exec'ed or died.
+  // exec'ed or died. Fails when nothing comes and a signal that is blocked would end the process.
   struct Message {
     std::optional<ChildError> error;
     UniqueFd terminal, listener;

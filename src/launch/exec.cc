@@ -18,14 +18,13 @@
 namespace umwelt::launch {
 namespace {
 
-// Ends the child if the launcher can't go on with it.
+// Ends the child if the launcher can't go on with it. That a frozen one does later.
 class Guard {
  public:
   explicit Guard(const ChildProcess& child) : child_(&child) {}
   ~Guard() {
-    if (child_ == nullptr) return;
-    ::syscall(SYS_pidfd_send_signal, child_->pidfd.get(), SIGKILL, nullptr, 0);
-    (void)wait_exit_code(child_->pidfd.get());
+    if (child_ != nullptr)
+      ::syscall(SYS_pidfd_send_signal, child_->pidfd.get(), SIGKILL, nullptr, 0);
   }
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;

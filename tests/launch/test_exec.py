@@ -13,7 +13,7 @@ import time
 import pytest
 
 from disks import wait_until
-from umwelt import CPUS, SLOWNESS, Terminal
+from umwelt import CPUS, HIERARCHIES, SLOWNESS, Terminal
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("nothing_left")]
 
@@ -203,6 +203,26 @@ def test_stop(umwelt):
     status, code, took = stop("''", 1)
     assert (status, code) == ("stopped", 137)
     assert 1 <= took < 3 + 5 * quick
+
+
+def test_a_start_that_does_not_come_to_its_end_can_be_ended(umwelt, name, tmp_path):
+    groups = [root / "umwelt" / umwelt.launched(name)["spec"]["id"] for root in HIERARCHIES]
+    freezer = next((group / "freezer.state" for group in groups
+                    if (group / "freezer.state").exists()), None)
+    freezer = freezer or next(group / "cgroup.freeze" for group in groups
+                              if (group / "cgroup.freeze").exists())
+    on, off = ("FROZEN", "THAWED") if freezer.name == "freezer.state" else ("1", "0")
+    freezer.write_text(on)
+    with open(tmp_path / "said", "w") as said:
+        process = umwelt.start("exec", name, "true", stderr=said)
+    try:
+        time.sleep(0.5 * SLOWNESS)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20 * SLOWNESS) == 125
+        assert "before the command was started" in (tmp_path / "said").read_text()
+    finally:
+        process.kill()
+        freezer.write_text(off)
 
 
 # --- terminals -----------------------------------------------------------------------------------
