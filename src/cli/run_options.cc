@@ -81,8 +81,10 @@ Result<void> set_field(launch::Mount& mount, std::string_view key, std::string_v
     mount.source = std::string(value);
   } else if (key == "target" || key == "dst" || key == "destination") {
     mount.target = UMWELT_TRY(parse_target(value));
-  } else if ((key == "readonly" || key == "ro") && (value.empty() || value == "true")) {
-    mount.read_only = true;
+  } else if (key == "readonly" || key == "ro") {
+    mount.read_only = value.empty() || value == "true" || value == "1";
+    if (!mount.read_only && value != "false" && value != "0")
+      return bad(value, "true or false for readonly");
   } else if (key == "tmpfs-size") {
     mount.size_bytes = UMWELT_TRY(parse_tmpfs_size(value));
   } else if (key == "tmpfs-mode") {

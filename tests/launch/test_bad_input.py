@@ -41,6 +41,7 @@ OPTIONS = [
     ["-v", "/etc:/"], ["-v", "/etc:/proc"], ["-v", "/etc:/proc/sys"], ["-v", "/etc:/x/../proc"],
     ["-v", "/etc:relative"], ["--mount", "type=bind,source=/etc"],
     ["--mount", "type=nfs,source=/etc,target=/x"], ["--mount", "target=/x"], ["--mount", "x"],
+    ["--mount", "type=tmpfs,target=/x,readonly=maybe"],
     ["--mount", "type=tmpfs,target=/x,tmpfs-size=-1"], ["--tmpfs", "/x:size=0"],
     ["--tmpfs", "/x:mode=9"], ["--tmpfs", "/proc"],
     ["--env-file", "/no/such/file"], ["-e", ""], ["-e", "=x"],

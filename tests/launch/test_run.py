@@ -194,7 +194,7 @@ def test_mounts(umwelt, rootfs, tmp_path):
     done = umwelt.sh(
         "--rootfs", rootfs, "-v", f"{source}:/data", "-v", f"{source}:/ro:ro",
         "--mount", f"type=bind,source={source}/file,target=/deep/one,readonly",
-        "--mount", "type=tmpfs,target=/mem,tmpfs-size=1m,tmpfs-mode=700",
+        "--mount", "type=tmpfs,target=/mem,tmpfs-size=1m,tmpfs-mode=700,readonly=false",
         "--tmpfs", "/mem2:size=2m",
         "cat /data/file /ro/file /deep/one; echo; echo new >/data/new; "
         "touch /ro/x 2>&1; touch /deep/one 2>&1; stat -c %a /mem /mem2; "
