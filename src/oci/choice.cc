@@ -22,14 +22,14 @@ tl::unexpected<Error> bad(std::string_view key, std::string_view value, std::str
   std::string shown(value.substr(0, 60));
   std::replace_if(
       shown.begin(), shown.end(), [](char c) { return c < 0x20 || c == 0x7f; }, '?');
-  return fail(EINVAL, std::string(key) + "=" + shown + " is not one of " + std::string(allowed));
+  return fail(EINVAL, std::string(key) + shown + " is not one of " + std::string(allowed));
 }
 
 Result<Mode> parse_mode(std::string_view value) {
   if (value == "off") return Mode::kOff;
   if (value == "on") return Mode::kOn;
   if (value == "required") return Mode::kRequired;
-  return bad(kKey, value, "off, on, required");
+  return bad("umwelt=", value, "off, on, required");
 }
 
 Result<void> apply_views(std::string_view value, std::vector<std::string>& views) {
@@ -40,10 +40,10 @@ Result<void> apply_views(std::string_view value, std::vector<std::string>& views
   for (std::string_view rest = value; !rest.empty();) {
     const std::string word(next_part(rest, ','));
     if (std::find(groups.begin(), groups.end(), word) == groups.end())
-      return bad("umwelt.views", word, all);
+      return bad("umwelt.views=", word, all);
     if (std::find(views.begin(), views.end(), word) == views.end()) views.push_back(word);
   }
-  if (views.empty()) return bad("umwelt.views", value, all);
+  if (views.empty()) return bad("umwelt.views=", value, all);
   return {};
 }
 
@@ -88,20 +88,25 @@ Result<void> read_strings(const JsonText& json, const JsonValue* object, Choice&
   return {};
 }
 
+// The mode first: an error in anything else must not open what is required.
 Result<void> read_environment(const JsonText& json, Choice& choice) {
   const JsonValue* process = UMWELT_TRY(json.find(json.root(), "process"));
   if (process == nullptr) return {};
   const JsonValue* environment = UMWELT_TRY(json.find(*process, "env"));
   if (environment == nullptr) return {};
-  for (const JsonValue& element : environment->elements) {
-    // Most are not ours: none is copied for a look.
-    if (!json.text(element).substr(1).starts_with(kKey)) continue;
-    const std::string entry = UMWELT_TRY(json.string(element));
-    const std::size_t equals = entry.find('=');
-    if (equals == std::string::npos) continue;
-    UMWELT_CHECK(apply_choice(entry.substr(0, equals), entry.substr(equals + 1), choice));
-  }
-  return {};
+  Result<void> done;
+  for (const bool mode : {true, false})
+    for (const JsonValue& element : environment->elements) {
+      // Most are not ours: none is copied for a look.
+      if (!json.text(element).substr(1).starts_with(kKey)) continue;
+      const auto entry = json.string(element);
+      if (!entry) done = fail(entry.error());
+      const std::size_t equals = entry ? entry->find('=') : std::string::npos;
+      if (equals == std::string::npos || (entry->substr(0, equals) == kKey) != mode) continue;
+      auto applied = apply_choice(entry->substr(0, equals), entry->substr(equals + 1), choice);
+      if (!applied && done) done = applied;
+    }
+  return done;
 }
 
 // The container that only holds a pod's namespaces, in which no program asks for anything.
@@ -126,7 +131,7 @@ Result<void> apply_choice(std::string_view key, std::string_view value, Choice& 
   if (name == "cpu-policy") return apply_policy("cpus", value, choice.policy);
   if (name == "uptime") return apply_policy("uptime", value, choice.policy);
   if (name == "intercept") {
-    if (value != "on" && value != "off") return bad(key, value, "on, off");
+    if (value != "on" && value != "off") return bad("umwelt.intercept=", value, "on, off");
     choice.intercept = value == "on";
     return {};
   }
@@ -141,13 +146,11 @@ Result<void> read_choice(const JsonText& config, const JsonText* docker, Choice&
   std::optional<Mode> mode;
   const auto of_labels = docker == nullptr ? Result<void>() : read_mode(*docker, labels, mode);
   const auto of_annotations = read_mode(config, annotations, mode);
-  if (mode) choice.mode = *mode;
-  UMWELT_CHECK(of_labels);
-  UMWELT_CHECK(of_annotations);
-
   // Images have one too: it has no say where whoever runs them said something.
   const auto of_environment = read_environment(config, choice);
   if (mode) choice.mode = *mode;
+  UMWELT_CHECK(of_labels);
+  UMWELT_CHECK(of_annotations);
   UMWELT_CHECK(of_environment);
   if (docker != nullptr) UMWELT_CHECK(read_strings(*docker, labels, choice));
   return read_strings(config, annotations, choice);

@@ -36,7 +36,7 @@ Result<void> apply_choice(std::string_view key, std::string_view value, Choice& 
 
 // Of a config.json, and of docker's own file about the container (config.v2.json) if there is one:
 // the environment first, which images have too, then labels, then annotations, which win. After an
-// error `choice.mode` still says whether "required" is among labels and annotations.
+// error `choice.mode` still says whether "required" is among them.
 Result<void> read_choice(const JsonText& config, const JsonText* docker, Choice& choice);
 
 // The container's name in docker's file; "" where it has none.

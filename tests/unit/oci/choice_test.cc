@@ -59,6 +59,28 @@ TEST(Choice, RequiredSurvivesAnError) {
   EXPECT_EQ(choice.mode, Mode::kRequired);
 }
 
+TEST(Choice, RequiredInTheEnvironmentSurvivesAnError) {
+  for (const char* wrong :
+       {"umwelt.views=nonsense", "umwelt.nonsense=1", R"(umwelt.views=\ud800)"}) {
+    Choice choice;
+    EXPECT_FALSE(
+        read(parsed(std::string(R"({"process":{"env":[")") + wrong + R"(","umwelt=required"]}})"),
+             choice))
+        << wrong;
+    EXPECT_EQ(choice.mode, Mode::kRequired) << wrong;
+  }
+  Choice choice;
+  const JsonText docker = parsed(R"({"Config":{"Labels":{"umwelt":"nonsense"}}})");
+  EXPECT_FALSE(read_choice(parsed(R"({"process":{"env":["umwelt=required"]}})"), &docker, choice));
+  EXPECT_EQ(choice.mode, Mode::kRequired);
+}
+
+TEST(Choice, AnErrorNamesTheKey) {
+  Choice choice;
+  EXPECT_TRUE(apply_choice("umwelt.cpus", "1", choice).error().text.starts_with("umwelt.cpus is "));
+  EXPECT_TRUE(apply_choice("umwelt", "1", choice).error().text.starts_with("umwelt=1 is "));
+}
+
 TEST(Choice, RefusesHostileValues) {
   for (const char* annotations :
        {R"({"umwelt":"OFF"})", R"({"umwelt":1})", R"({"umwelt.views":""})",
