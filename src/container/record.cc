@@ -23,6 +23,7 @@ using nlohmann::json;
 constexpr std::size_t kMaxNameBytes = 255;
 constexpr std::size_t kMaxHostnameBytes = 64;  // HOST_NAME_MAX
 constexpr std::size_t kMaxDiskNameBytes = 31;  // DISK_NAME_LEN - 1
+constexpr std::size_t kMaxDiskColumns = 64;
 constexpr std::size_t kMaxControllers = 64;
 constexpr std::size_t kMaxPathBytes = 4095;
 
@@ -98,6 +99,13 @@ Result<view::Disk> disk_from_json(const json& value) {
   UMWELT_CHECK(read_field(value, "major", disk.major));
   UMWELT_CHECK(read_field(value, "minor", disk.minor));
   UMWELT_CHECK(read_field(value, "name", disk.name));
+  if (const json* before = find_field(value, "counts_before")) {
+    if (!before->is_array() || before->size() > kMaxDiskColumns ||
+        !std::all_of(before->begin(), before->end(),
+                     [](const json& count) { return count.is_number_unsigned(); }))
+      return bad_field("counts_before", "at most 64 numbers");
+    disk.counts_before = before->get<std::vector<std::uint64_t>>();
+  }
   // The name is a column of /proc/diskstats.
   if (disk.name.size() > kMaxDiskNameBytes ||
       std::any_of(disk.name.begin(), disk.name.end(),
@@ -194,7 +202,10 @@ json to_json(const Record& record) {
               {"policy", to_json(record.policy)}};
   if (record.disk_capacity_bytes) out["disk_capacity_bytes"] = *record.disk_capacity_bytes;
   if (const auto& disk = record.disk)
-    out["disk"] = {{"major", disk->major}, {"minor", disk->minor}, {"name", disk->name}};
+    out["disk"] = {{"major", disk->major},
+                   {"minor", disk->minor},
+                   {"name", disk->name},
+                   {"counts_before", disk->counts_before}};
   return out;
 }
 

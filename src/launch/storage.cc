@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/parse.h"
 #include "launch/mounts.h"
 #include "vdisk/explain.h"
 #include "vdisk/io_limits.h"
@@ -30,6 +31,17 @@ Result<UniqueFd> duplicate(int fd) {
   UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy) return fail_errno("duplicate a descriptor");
   return copy;
+}
+
+// Of a block device; none where they can't be had.
+std::vector<std::uint64_t> read_counts(dev_t device) {
+  std::vector<std::uint64_t> counts;
+  const auto text =
+      read_file(fmt::format("/sys/dev/block/{}:{}/stat", major(device), minor(device)));
+  std::string_view rest = text ? trim(*text) : std::string_view();
+  for (auto count = parse_u64(next_word(rest)); count; count = parse_u64(next_word(rest)))
+    counts.push_back(*count);
+  return counts;
 }
 
 // The upper layer of a container without a vdisk.
@@ -226,7 +238,8 @@ void Storage::describe(container::Record& record) const {
   record.disk_capacity_bytes = disk_->record().capacity_bytes;
   record.disk = view::Disk{.major = major(device),
                            .minor = minor(device),
-                           .name = fmt::format("loop{}", disk_->loop().number())};
+                           .name = fmt::format("loop{}", disk_->loop().number()),
+                           .counts_before = read_counts(device)};
 }
 
 Result<void> Storage::apply_limits(const cgroup::Paths& paths) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/parse.h"
 #include "view/files.h"
 
 namespace umwelt::view {
@@ -32,6 +33,17 @@ bool shown(const Resources& r, unsigned major, unsigned minor) {
 const std::string& name_of(const Resources& r, unsigned major, unsigned minor,
                            const std::string& name) {
   return own(r, major, minor) && !r.identity.disk->name.empty() ? r.identity.disk->name : name;
+}
+
+// What the machine counts of a device that is this container's alone is the container's, from the
+// moment on when it got it. How many are in flight is no counter.
+void append_since(std::string& text, const std::vector<std::uint64_t>& counts,
+                  const std::vector<std::uint64_t>& before) {
+  constexpr std::size_t kInFlight = 8;
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    fmt::format_to(
+        std::back_inserter(text), " {}",
+        i < before.size() && i != kInFlight ? saturating_sub(counts[i], before[i]) : counts[i]);
 }
 
 // The columns of Documentation/admin-guide/iostats.rst that a cgroup accounts, the others 0.
@@ -64,10 +76,10 @@ std::string render_diskstats(const Resources& r) {
     if (!shown(r, disk.major, disk.minor)) continue;
     fmt::format_to(std::back_inserter(text), "{:4} {:7} {}", disk.major, disk.minor,
                    name_of(r, disk.major, disk.minor, disk.name));
-    // What the machine counts of a device that is this container's alone is the container's.
-    if (!r.identity.limited || own(r, disk.major, disk.minor)) {
-      for (const std::uint64_t count : disk.counts)
-        fmt::format_to(std::back_inserter(text), " {}", count);
+    if (own(r, disk.major, disk.minor)) {
+      append_since(text, disk.counts, r.identity.disk->counts_before);
+    } else if (!r.identity.limited) {
+      append_since(text, disk.counts, {});
     } else {
       append_accounted(text, *find_io(r, disk.major, disk.minor), disk.counts.size());
     }

@@ -30,6 +30,9 @@ struct Policy {
 struct Disk {
   unsigned major = 0, minor = 0;  // the host's numbers
   std::string name;               // that the container sees; the host's where it is empty
+  // Its columns of /proc/diskstats when the container got it: a loop device keeps those of the
+  // files that it had before.
+  std::vector<std::uint64_t> counts_before = {};
   friend bool operator==(const Disk&, const Disk&) = default;
 };
 

@@ -41,6 +41,15 @@ def test_figures_show_the_own_disk_alone(umwelt, image, nothing_left):
     assert rows[0][3].startswith("loop")
 
 
+def test_a_new_disk_has_no_counts_of_the_device_it_is_on(umwelt, image, nothing_left):
+    """The kernel keeps those of a loop device when it gets another file."""
+    wrote = umwelt.sh("--image", image, "--disk", "256m",
+                      "dd if=/dev/zero of=/f bs=1M count=50 2>/dev/null; sync && cat /proc/diskstats")
+    assert int(wrote.splitlines()[-1].split()[9]) >= 50 * 2048
+    for line in umwelt.sh("--image", image, "--disk", "256m", "cat /proc/diskstats").splitlines():
+        assert int(line.split()[9]) < 10 * 2048
+
+
 def test_disk_under_each_kind_of_root(umwelt, image, rootfs, nothing_left):
     for root in (["--image", image], ["--rootfs", rootfs], []):
         out = umwelt.sh(*root, "--disk", "64m", "echo kept > /etc/f && cat /etc/f && df -k /")

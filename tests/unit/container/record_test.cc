@@ -28,7 +28,7 @@ Record example() {
   record.start_realtime_s = -5;
   record.time_namespace = true;
   record.disk_capacity_bytes = 1ULL << 40;
-  record.disk = view::Disk{7, 3, "vda"};
+  record.disk = view::Disk{7, 3, "vda", {1, 2}};
   record.policy = {view::CpuPolicy::kFloor, view::CpuIds::kDense, view::UptimePolicy::kHost, true};
   return record;
 }

@@ -70,6 +70,14 @@ TEST(Disks, ADiskOfItsOwnHasItsNameAndTheHostsCounts) {
   EXPECT_EQ(render_partitions(unnamed), std::string(kHeading) + "   7        3    1048576 loop3\n");
 }
 
+TEST(Disks, ADiskOfItsOwnHasNothingOfWhoHadTheDeviceBefore) {
+  Identity identity = make_identity();
+  identity.disk = Disk{7, 3, "", {70, 70, 70, 0, 0, 0, 0, 0, 78, 0, 99}};
+  const Resources r = resources(host_with_disks(), state_with_io(), identity, {});
+  EXPECT_EQ(render_diskstats(r),
+            "   7       3 loop3 0 1 2 73 74 75 76 77 78 79 0 81 82 83 84 85 86\n");
+}
+
 TEST(Disks, TheHostHasAllOfThem) {
   Identity identity = make_identity();
   identity.limited = false;
