@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 
 import pytest
+from systemd_unit import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEBS = sorted((ROOT / "build/package").glob("*.deb"))
@@ -88,6 +89,10 @@ def test_the_programs_that_storage_runs_come_with_it(package, program):
     assert package in (ROOT / "packaging/container/Containerfile").read_text().split()
 
 
+def status(root):
+    return json.loads(inside(root, "umwelt", "daemon", "status", "--json").stdout)
+
+
 def test_lintian():
     if shutil.which("lintian") is None:
         pytest.skip("needs lintian")
@@ -99,8 +104,14 @@ def test_lintian():
 def test_installed_used_and_purged(debian):
     before = files(debian)
     inside(debian, "dpkg", "--install", *[f"/debs/{deb.name}" for deb in packages()])
+    assert (debian / "etc/systemd/system/multi-user.target.wants/umweltd.service").is_symlink()
     inside(debian, "umwelt", "daemon", "start")
     try:
+        before_upgrade = status(debian)
+        inside(debian, "dpkg", "--install", *[f"/debs/{deb.name}" for deb in packages()])
+        wait_until(lambda: status(debian)["server"] != before_upgrade["server"],
+                   "an upgrade in place")
+        assert status(debian)["pid"] == before_upgrade["pid"]
         doctor = inside(debian, "umwelt", "doctor", "--json", check=False)
         answer = json.loads(doctor.stdout)
         assert answer["ok"], doctor.stdout
@@ -109,6 +120,8 @@ def test_installed_used_and_purged(debian):
         inside(debian, "umwelt", "setup", "podman")
         assert (debian / "usr/share/containers/oci/hooks.d/umwelt-createRuntime.json").is_file()
         assert inside(debian, "umwelt-runtime", "--version", check=False).returncode == 1
+        inside(debian, "dpkg", "--remove", *reversed(PACKAGES))
+        assert not os.path.ismount(debian / "run/umwelt/live")
     finally:
         inside(debian, "umwelt", "daemon", "stop", "--force", check=False)
     inside(debian, "dpkg", "--purge", *reversed(PACKAGES))
