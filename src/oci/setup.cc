@@ -74,25 +74,36 @@ Result<DefaultRuntime> default_runtime(const JsonText& json) {
   return out;
 }
 
+// What runs in the place of `current`, which comes after ours: the name of a link says which.
+std::string place_before(const std::string& current, const SetupPaths& paths, SetupPlan& plan) {
+  const std::string links = paths.state + "/runtimes/umwelt-";
+  if (current.starts_with(links)) return current;
+  const std::string name = std::filesystem::path(current).filename().string();
+  if (current.empty() || current == "runc" ||
+      name == std::filesystem::path(paths.program).filename())
+    return paths.program;
+  plan.real_runtime = current;
+  return links + name;
+}
+
 Result<SetupPlan> plan_docker(const SetupPaths& paths) {
   const std::string path = paths.file.empty() ? paths.root + "/etc/docker/daemon.json" : paths.file;
   const auto before = UMWELT_TRY(read_present(path));
-  const std::string text = before.value_or("{}\n");
+  // Newer dockers take an empty file for one without settings.
+  const std::string text = before && !trim(*before).empty() ? *before : "{}\n";
   const auto json = JsonText::parse(text);
   if (!json) return fail(0, path + ": " + json.error().message());
   auto standard = default_runtime(*json);
   if (!standard) return fail(0, path + ": " + standard.error().message());
   SetupPlan plan;
   plan.next = {"systemctl reload docker   (or kill -HUP the dockerd)"};
-  const std::string links = paths.state + "/runtimes/umwelt-";
   std::string program = paths.program;
   if (standard->name == kRuntimeName) {
-    if (standard->path == program || standard->path.starts_with(links)) return plan;
+    if (standard->path == program || standard->path.starts_with(paths.state + "/runtimes/umwelt-"))
+      return plan;
     standard->arguments.clear();  // of another program
-  } else if (standard->path != "runc" && standard->path != program) {
-    // Another default runtime (a GPU's) still comes after ours: the name of the link says which.
-    plan.real_runtime = standard->path;
-    program = links + std::filesystem::path(standard->path).filename().string();
+  } else {
+    program = place_before(standard->path, paths, plan);  // a GPU's
   }
   const auto after = edit_docker_json(text, kRuntimeName, program, standard->arguments);
   if (!after) return fail(0, path + ": " + after.error().message());
@@ -111,7 +122,7 @@ Result<SetupPlan> plan_podman(const SetupPaths& paths) {
 Result<SetupPlan> plan_crio(const SetupPaths& paths) {
   SetupPlan plan;
   const std::string directory =
-      paths.file.empty() ? paths.root + "/etc/containers/oci/hooks.d" : paths.file;
+      paths.file.empty() ? paths.root + "/usr/share/containers/oci/hooks.d" : paths.file;
   UMWELT_CHECK(add_hook_files(plan, directory, paths));
   plan.next = {"systemctl restart crio"};
   return plan;
@@ -120,10 +131,12 @@ Result<SetupPlan> plan_crio(const SetupPaths& paths) {
 Result<SetupPlan> plan_containerd(const SetupPaths& paths) {
   const std::string path =
       paths.file.empty() ? paths.root + "/etc/containerd/config.toml" : paths.file;
-  const auto before = UMWELT_TRY(read_present(path));
-  const auto after = edit_containerd_toml(before.value_or(""), paths.program);
-  if (!after) return fail(0, path + ": " + after.error().message());
+  const std::string text = UMWELT_TRY(read_present(path)).value_or("");
+  const auto current = find_containerd_program(text);
+  if (!current) return fail(0, path + ": " + current.error().message());
   SetupPlan plan;
+  const auto after = edit_containerd_toml(text, place_before(*current, paths, plan));
+  if (!after) return fail(0, path + ": " + after.error().message());
   UMWELT_CHECK(add_edit(plan, path, *after));
   // What does not come by CRI (ctr) runs the runc of the daemon's PATH.
   if (paths.file.empty())

@@ -67,7 +67,9 @@ bool is_set_up(const std::string& runtime, SetupPaths paths);
 // The pure parts of the plans. `text` is the file as it is; `arguments` is JSON, "" for none.
 Result<std::string> edit_docker_json(const std::string& text, const std::string& name,
                                      const std::string& program, const std::string& arguments);
-// Of CRI; where that is disabled the text as it is.
+// BinaryName of CRI's default runtime, "" where there is none or CRI is disabled.
+Result<std::string> find_containerd_program(const std::string& text);
+// Sets it; where CRI is disabled the text as it is.
 Result<std::string> edit_containerd_toml(const std::string& text, const std::string& program);
 
 }  // namespace umwelt::oci

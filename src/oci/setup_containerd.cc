@@ -10,15 +10,25 @@
 namespace umwelt::oci {
 namespace {
 
-struct Place {  // of the options of the runtime runc, by the version of the file
+struct Place {  // of CRI's runtimes, by the version of the file
   std::int64_t version;
   const char* plugin;
 };
 constexpr Place kPlaces[] = {{2, "io.containerd.grpc.v1.cri"}, {3, "io.containerd.cri.v1.runtime"}};
 constexpr const char* kOption = "BinaryName";
 
-toml::node_view<toml::node> options_of(toml::table& table, const char* plugin) {
-  return table["plugins"][plugin]["containerd"]["runtimes"]["runc"]["options"];
+// The runtime of pods that name none.
+struct DefaultRuntime {
+  std::string name;
+  toml::node_view<toml::node> table, options;
+};
+DefaultRuntime default_runtime(toml::table& table, const char* plugin) {
+  const auto containerd = table["plugins"][plugin]["containerd"];
+  const auto name = containerd["default_runtime_name"].value_or(std::string());
+  DefaultRuntime out{name.empty() ? "runc" : name, {}, {}};
+  out.table = containerd["runtimes"][out.name];
+  out.options = out.table["options"];
+  return out;
 }
 
 // The line after which an option of `table` can be inserted; nullopt: there is no such header.
@@ -53,30 +63,50 @@ bool is_without_cri(const toml::table& table) {
          });
 }
 
-}  // namespace
+bool is_without_version(const toml::table& table) {
+  return !table["version"] && names_no_plugin(table);
+}
 
-Result<std::string> edit_containerd_toml(const std::string& text, const std::string& program) {
-  toml::table table;
+Result<Place> find_place(const toml::table& table) {
+  const std::int64_t version =
+      table["version"].value_or<std::int64_t>(is_without_version(table) ? 2 : 1);
+  for (const Place& known : kPlaces)
+    if (known.version == version) return known;
+  return fail(0, "version " + std::to_string(version) +
+                     " is not known: containerd config dump > new.toml, and mv that over it "
+                     "(plugins in disabled_plugins have whole names then)");
+}
+
+Result<toml::table> parse_toml(const std::string& text) {
   try {
-    table = toml::parse(text);
+    return toml::parse(text);
   } catch (const toml::parse_error& error) {
     return fail(0, std::string(error.description()));
   }
+}
+
+}  // namespace
+
+Result<std::string> find_containerd_program(const std::string& text) {
+  toml::table table = UMWELT_TRY(parse_toml(text));
+  if (is_without_cri(table)) return std::string();
+  const Place place = UMWELT_TRY(find_place(table));
+  const DefaultRuntime runtime = default_runtime(table, place.plugin);
+  const auto type = runtime.table["runtime_type"].value_or(std::string());
+  if ((!runtime.table && runtime.name != "runc") ||
+      (!type.empty() && !type.starts_with("io.containerd.runc.")))
+    return fail(0, "its default runtime " + runtime.name + " is not run as runc is");
+  return runtime.options[kOption].value_or(std::string());
+}
+
+Result<std::string> edit_containerd_toml(const std::string& text, const std::string& program) {
+  toml::table table = UMWELT_TRY(parse_toml(text));
   if (is_without_cri(table)) return text;
-  const bool without_version = !table["version"] && names_no_plugin(table);
-  const std::int64_t version = table["version"].value_or<std::int64_t>(without_version ? 2 : 1);
-  const Place* place = nullptr;
-  for (const Place& known : kPlaces)
-    if (known.version == version) place = &known;
-  if (place == nullptr)
-    return fail(0, "version " + std::to_string(version) +
-                       " is not known: containerd config dump > new.toml, and mv that over it "
-                       "(plugins in disabled_plugins have whole names then)");
-  auto options = options_of(table, place->plugin);
+  const Place place = UMWELT_TRY(find_place(table));
+  const DefaultRuntime runtime = default_runtime(table, place.plugin);
+  const auto& options = runtime.options;
   const auto current = options[kOption].value<std::string>();
   if (current == program) return text;
-  if (current && !current->empty() && *current != "runc")
-    return fail(0, "runc's BinaryName is " + *current + " already: remove it first");
 
   const std::string setting = std::string(kOption) + " = " + json_quote(program) + "\n";
   std::string after = text;
@@ -91,22 +121,23 @@ Result<std::string> edit_containerd_toml(const std::string& text, const std::str
     after.insert(*at, setting);
   } else {
     if (!after.empty() && after.back() != '\n') after += '\n';
-    if (without_version) after.insert(0, "version = 2\n");
-    const std::string runc =
-        std::string("[plugins.\"") + place->plugin + "\".containerd.runtimes.runc";
-    if (!options_of(table, place->plugin) &&
-        !table["plugins"][place->plugin]["containerd"]["runtimes"]["runc"])
-      after += "\n" + runc + "]\nruntime_type = \"io.containerd.runc.v2\"\n";
-    after += "\n" + runc + ".options]\n" + setting;
+    if (is_without_version(table)) after.insert(0, "version = 2\n");
+    const std::string header = std::string("[plugins.\"") + place.plugin +
+                               "\".containerd.runtimes." +
+                               (runtime.name == "runc" ? runtime.name : json_quote(runtime.name));
+    if (!runtime.table) after += "\n" + header + "]\nruntime_type = \"io.containerd.runc.v2\"\n";
+    after += "\n" + header + ".options]\n" + setting;
   }
   // The proof of the edit: another parser's eyes.
   try {
     toml::table edited = toml::parse(after);
-    if (options_of(edited, place->plugin)[kOption].value_or(std::string()) == program) return after;
+    if (default_runtime(edited, place.plugin).options[kOption].value_or(std::string()) == program)
+      return after;
   } catch (const toml::parse_error&) {
   }
   return fail(0, "its layout is not understood: set " + std::string(kOption) + " = " +
-                     json_quote(program) + " in the options of the runtime runc by hand");
+                     json_quote(program) + " in the options of the runtime " + runtime.name +
+                     " by hand");
 }
 
 }  // namespace umwelt::oci

@@ -123,6 +123,49 @@ TEST_F(SetupTest, ARuntimeThatIsAlreadyThereComesAfterOursAsItWas) {
   EXPECT_TRUE(is_set_up("docker", paths_));
 }
 
+TEST_F(SetupTest, AnEmptyDaemonJsonIsNoMistake) {
+  for (const char* text : {"", "\n"}) {
+    write(text);
+    ASSERT_TRUE(set_up());
+    EXPECT_TRUE(is_set_up("docker", paths_));
+    ASSERT_TRUE(undo());
+    EXPECT_EQ(now(), text);
+  }
+}
+
+TEST_F(SetupTest, CriOReadsNoOtherHooksThanPodman) {
+  paths_.file.clear();
+  paths_.root = folder_ + "/root";
+  for (const char* runtime : {"podman", "crio"})
+    EXPECT_EQ(plan_setup(runtime, paths_)->files[0].path,
+              paths_.root + "/usr/share/containers/oci/hooks.d/umwelt-createRuntime.json");
+}
+
+TEST_F(SetupTest, ContainerdsDefaultRuntimeComesAfterOurs) {
+  const std::string cri = "plugins.\"io.containerd.grpc.v1.cri\".containerd";
+  const std::string gpu = folder_ + "/opt/gpu-runtime";
+  const std::string theirs = "version = 2\n[" + cri + "]\ndefault_runtime_name = \"gpu\"\n[" + cri +
+                             ".runtimes.gpu]\nruntime_type = \"io.containerd.runc.v2\"\n";
+  write(theirs + "[" + cri + ".runtimes.gpu.options]\nBinaryName = \"" + gpu + "\"\n");
+  ASSERT_TRUE(set_up("containerd"));
+  const std::string link = paths_.state + "/runtimes/umwelt-gpu-runtime";
+  EXPECT_THAT(*now(), testing::HasSubstr("BinaryName = \"" + link + "\"\n"));
+  EXPECT_EQ(std::filesystem::read_symlink(link), paths_.program);
+  EXPECT_EQ(std::filesystem::read_symlink(link + ".real"), gpu);
+  EXPECT_TRUE(is_set_up("containerd", paths_));
+  ASSERT_TRUE(undo("containerd"));
+
+  write(theirs);
+  ASSERT_TRUE(set_up("containerd"));
+  EXPECT_THAT(*now(), testing::HasSubstr(".runtimes.\"gpu\".options]\nBinaryName = \"" +
+                                         paths_.program + "\"\n"));
+  ASSERT_TRUE(undo("containerd"));
+
+  write("version = 2\n[" + cri + "]\ndefault_runtime_name = \"kata\"\n[" + cri +
+        ".runtimes.kata]\nruntime_type = \"io.containerd.kata.v2\"\n");
+  EXPECT_THAT(set_up("containerd").error().text, testing::HasSubstr("default runtime kata"));
+}
+
 TEST_F(SetupTest, DockersOwnWordForRuncIsRunc) {
   write(R"({"default-runtime":"io.containerd.runc.v2"})");
   ASSERT_TRUE(set_up());
