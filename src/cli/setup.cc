@@ -45,6 +45,10 @@ std::string difference(const std::string& path, const std::optional<std::string>
   return out;
 }
 
+void say_reload(const oci::SetupPlan& plan) {
+  if (!plan.reload.empty()) print_note("next: " + plan.reload);
+}
+
 Result<int> undo(const std::string& runtime, const SetupOptions& options,
                  const oci::SetupPaths& paths) {
   const auto steps = UMWELT_TRY(oci::plan_undo(runtime, paths));
@@ -52,6 +56,7 @@ Result<int> undo(const std::string& runtime, const SetupOptions& options,
     UMWELT_CHECK(print(difference(step.path, step.now, step.then)));
   if (options.dry_run) return 0;
   UMWELT_CHECK(oci::apply_undo(runtime, steps, paths));
+  if (const auto plan = oci::plan_setup(runtime, paths)) say_reload(*plan);
   if (runtime == "docker")
     print_note(
         "containers that were made since name the runtime \"umwelt\": make them again, or "
@@ -77,6 +82,7 @@ Result<int> setup(const Context& context, const SetupOptions& options, const Ope
     UMWELT_CHECK(print(difference(file.path, file.before, file.after)));
   if (options.dry_run) return 0;
   UMWELT_CHECK(oci::apply_setup(runtime, plan, paths));
+  say_reload(plan);
   for (const std::string& step : plan.next) print_note("next: " + step);
   return 0;
 }

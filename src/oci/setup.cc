@@ -96,7 +96,7 @@ Result<SetupPlan> plan_docker(const SetupPaths& paths) {
   auto standard = default_runtime(*json);
   if (!standard) return fail(0, path + ": " + standard.error().message());
   SetupPlan plan;
-  plan.next = {"systemctl reload docker   (or kill -HUP the dockerd)"};
+  plan.reload = "systemctl reload docker   (or kill -HUP the dockerd)";
   std::string program = paths.program;
   if (standard->name == kRuntimeName) {
     if (standard->path == program || standard->path.starts_with(paths.state + "/runtimes/umwelt-"))
@@ -124,7 +124,7 @@ Result<SetupPlan> plan_crio(const SetupPaths& paths) {
   const std::string directory =
       paths.file.empty() ? paths.root + "/usr/share/containers/oci/hooks.d" : paths.file;
   UMWELT_CHECK(add_hook_files(plan, directory, paths));
-  plan.next = {"systemctl restart crio"};
+  plan.reload = "systemctl restart crio";
   return plan;
 }
 
@@ -144,9 +144,9 @@ Result<SetupPlan> plan_containerd(const SetupPaths& paths) {
         add_edit(plan, paths.root + "/etc/systemd/system/containerd.service.d/umwelt.conf",
                  "[Service]\nEnvironment=PATH=" + paths.state +
                      "/runtimes:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"));
-  plan.next = {"systemctl daemon-reload && systemctl restart containerd",
-               "for ctr, where no systemd starts containerd: put " + paths.state +
-                   "/runtimes first in its PATH"};
+  plan.reload = "systemctl daemon-reload && systemctl restart containerd";
+  plan.next = {"for ctr, where no systemd starts containerd: put " + paths.state +
+               "/runtimes first in its PATH"};
   return plan;
 }
 
@@ -169,8 +169,8 @@ Result<SetupPlan> plan_nspawn(const SetupPaths& paths) {
   UMWELT_CHECK(add_edit(
       plan, path,
       "[Service]\nExecStartPost=-" + paths.umwelt + runtime_option(paths) + " attach %i\n"));
-  plan.next = {"systemctl daemon-reload",
-               "machines that are started as systemd-nspawn(1) have no hook: umwelt attach PID"};
+  plan.reload = "systemctl daemon-reload";
+  plan.next = {"machines that are started as systemd-nspawn(1) have no hook: umwelt attach PID"};
   return plan;
 }
 

@@ -23,6 +23,7 @@ struct SetupPlan {
   std::vector<FileEdit> files;    // none: everything is in place
   std::vector<std::string> next;  // what the administrator does then
   std::string real_runtime;       // what runs behind ours, by its path; "": runc
+  std::string reload;             // what makes it read its files, also after an undo; "": nothing
 };
 
 struct SetupPaths {

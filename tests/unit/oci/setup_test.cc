@@ -206,7 +206,7 @@ TEST_F(SetupTest, ItIsSetUpAsLongAsTheFileSaysSo) {
 TEST_F(SetupTest, WhatCouldNotBeWrittenIsNotSetUp) {
   paths_.file = folder_ + "/file/is/no/folder";
   ASSERT_TRUE(replace_file(folder_ + "/file", "x"));
-  const SetupPlan plan{{{paths_.file, std::nullopt, "after"}}, {}, ""};
+  const SetupPlan plan{{{paths_.file, std::nullopt, "after"}}, {}, "", ""};
   EXPECT_FALSE(apply_setup("lxc", plan, paths_));
   EXPECT_EQ(undo("lxc").error().text, "lxc is not set up");
 }
@@ -217,7 +217,7 @@ TEST_F(SetupTest, WhatFailsTheSecondTimeCanStillBeUndone) {
   const std::string ours = *now();
   // No plan that fails to be written is easily made: the folder of its file is none.
   const SetupPlan plan{
-      {{paths_.file, ours, "again"}, {paths_.file + "/x", std::nullopt, "y"}}, {}, ""};
+      {{paths_.file, ours, "again"}, {paths_.file + "/x", std::nullopt, "y"}}, {}, "", ""};
   EXPECT_FALSE(apply_setup("lxc", plan, paths_));
   ASSERT_TRUE(undo("lxc"));
   EXPECT_EQ(now(), "# theirs\n");
