@@ -124,7 +124,15 @@ def test_installed_used_and_purged(debian):
         assert not os.path.ismount(debian / "run/umwelt/live")
     finally:
         inside(debian, "umwelt", "daemon", "stop", "--force", check=False)
+    disk = debian / "var/lib/umwelt/vdisks"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "disk", disk], check=True)
+    (disk / "theirs").touch()
     inside(debian, "dpkg", "--purge", *reversed(PACKAGES))
+    there = (disk / "theirs").exists()
+    subprocess.run(["umount", disk], check=True)
+    assert there
+    shutil.rmtree(disk.parent)
     left = files(debian) - before
     # Directories of a runtime that setup had to make may stay.
     left -= {"usr/share/containers", "usr/share/containers/oci", "usr/share/containers/oci/hooks.d"}
