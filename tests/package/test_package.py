@@ -132,6 +132,7 @@ def test_installed_used_and_purged(debian):
     there = (disk / "theirs").exists()
     subprocess.run(["umount", disk], check=True)
     assert there
+    assert [*disk.parent.iterdir()] == [disk]
     shutil.rmtree(disk.parent)
     left = files(debian) - before
     # Directories of a runtime that setup had to make may stay.
