@@ -2,6 +2,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -14,6 +15,9 @@ import umwelt as launcher  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "vm: also run in the virtual machine")
+    # A shell's background job ignores these, and what it starts inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # What a thread of a test asserts counts.
     config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
 
