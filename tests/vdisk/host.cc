@@ -153,6 +153,15 @@ bool idle(const Store& store, const std::string& name) {
   return soon([&] { return !store.find(name)->in_use; });
 }
 
+void write_kept(const Store& store, const std::string& name) {
+  {
+    const auto disk = store.attach(name);
+    ASSERT_TRUE(disk) << disk.error().message();
+    ASSERT_EQ(shell("echo kept > " + path_of(disk->mount()) + "/upper/f"), 0);
+  }
+  ASSERT_TRUE(idle(store, name));
+}
+
 unsigned attached_loops() {
   unsigned count = 0;
   for (const auto& entry : fs::directory_iterator("/sys/block")) {

@@ -52,6 +52,8 @@ Store open_store(const HostFilesystem& host, const Policy& policy);
 // Whether it comes true within a minute: the kernel lets go of a vdisk shortly after its last user.
 bool soon(const std::function<bool()>& condition);
 bool idle(const Store& store, const std::string& name);
+// Writes "kept" to upper/f of one that nobody has, and waits until nobody has it again.
+void write_kept(const Store& store, const std::string& name);
 
 unsigned attached_loops();  // of vdisks of this run
 

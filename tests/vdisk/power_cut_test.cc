@@ -15,6 +15,7 @@ using test::idle;
 using test::shell;
 using test::soon;
 using test::wish;
+using test::write_kept;
 
 constexpr std::uint64_t kMiB = 1ULL << 20;
 
@@ -81,12 +82,7 @@ TEST_P(PowerCutTest, ACopyIsThere) {
   {
     const Store store = open();
     ASSERT_TRUE(store.create(wish(64 * kMiB), "a"));
-    {
-      const auto disk = store.attach("a");
-      ASSERT_TRUE(disk) << disk.error().message();
-      ASSERT_EQ(shell("echo kept > " + path_of(disk->mount()) + "/upper/f"), 0);
-    }
-    ASSERT_TRUE(idle(store, "a"));
+    write_kept(store, "a");
     ASSERT_TRUE(store.copy("a", "b", false, {}));
   }
   cut_and_mount_again();

@@ -27,6 +27,7 @@ using test::idle;
 using test::shell;
 using test::soon;
 using test::wish;
+using test::write_kept;
 
 constexpr std::uint64_t kMiB = 1ULL << 20, kGiB = 1ULL << 30;
 
@@ -94,12 +95,7 @@ TEST_P(StoreTest, UnusableFilesAreNoVdisks) {
 TEST_P(StoreTest, DamageIsFoundAndRepaired) {
   const Store store = open();
   ASSERT_TRUE(store.create(wish(300 * kMiB), "a"));
-  {
-    const auto disk = store.attach("a");
-    ASSERT_TRUE(disk) << disk.error().message();
-    ASSERT_EQ(shell("echo kept > " + path_of(disk->mount()) + "/upper/f"), 0);
-  }
-  ASSERT_TRUE(idle(store, "a"));
+  write_kept(store, "a");
   const std::string path = host->path() + "/vdisks/a.img";
   // The superblock with its magic number; there is a backup from 128 MiB on.
   ASSERT_EQ(shell("dd if=/dev/zero of=" + path + " bs=1 seek=1024 count=512 conv=notrunc"), 0);
