@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "vdisk/loop.h"
 #include "vdisk/mount_api.h"
+#include "vdisk/tool.h"
 
 namespace umwelt::vdisk::test {
 namespace {
