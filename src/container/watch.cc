@@ -350,7 +350,7 @@ void Watch::Impl::tick() {
   in_turn(registered, looked_at, kLookedAtPerTick, [&](const ContainerPtr& container) {
     const auto found = container->changed_unannounced();
     const bool late = !found && found.error().code == ETIMEDOUT;
-    if (!late && (!found || *found)) refresh_or_end(container, dead);
+    if (!late && (!found || *found)) (void)refresh_or_end(container, dead);
   });
   in_turn(registered, reconciled, kReconciledPerTick, [&](const ContainerPtr& container) {
     if (refresh_or_end(container, dead) && lost_watches(reconciled)) watch_files(container);
