@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdlib>
+#include <limits>
 #include <string_view>
 
 #include "base/parse.h"
@@ -15,6 +17,7 @@ namespace {
 
 constexpr int kFirst = 3;                           // SD_LISTEN_FDS_START
 constexpr std::size_t kMaxVariableBytes = 100'000;  // below MAX_ARG_STRLEN (execve(2))
+constexpr std::string_view kPid = "LISTEN_PID=";
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -23,13 +26,6 @@ std::string environment(const char* name) {
 
 std::string names_variable(std::size_t part) {
   return part == 0 ? "LISTEN_FDNAMES" : fmt::format("LISTEN_FDNAMES_{}", part);
-}
-
-// One variable does not hold the names of some thousand.
-void set_names(const std::string& names) {
-  for (std::size_t part = 0; part == 0 || part * kMaxVariableBytes < names.size(); ++part)
-    ::setenv(names_variable(part).c_str(),
-             names.substr(part * kMaxVariableBytes, kMaxVariableBytes).c_str(), 1);
 }
 
 std::string take_names() {
@@ -79,30 +75,50 @@ Result<Holdings> Holdings::duplicate() const {
 }
 
 Error Holdings::exec(std::vector<std::string> arguments) && {
-  // First out of the way of each other, then to their places.
-  const int count = static_cast<int>(descriptors_.size());
+  const std::string what = "execute " + arguments.front();
+  auto successor = Successor::make(*this, std::move(arguments));
+  if (!successor) return successor.error();
+  return {successor->run(), what};
+}
+
+Result<Successor> Successor::make(const Holdings& holdings, std::vector<std::string> arguments) {
+  Successor result;
+  const int end = kFirst + static_cast<int>(holdings.items().size());
   std::string names;
-  for (auto& [name, fd] : descriptors_) {
-    auto moved = copy(fd.get(), kFirst + count);
-    if (!moved) return moved.error();
-    fd = *std::move(moved);
+  for (const auto& [name, fd] : holdings.items()) {
     names += (names.empty() ? "" : ":") + name;
+    if (fd.get() < end) result.moved_.push_back(UMWELT_TRY(copy(fd.get(), end)));
+    result.descriptors_.push_back(fd.get() < end ? result.moved_.back().get() : fd.get());
   }
+  for (char** variable = environ; *variable != nullptr; ++variable)
+    result.environment_.emplace_back(*variable);
+  result.environment_.push_back(fmt::format("LISTEN_FDS={}", result.descriptors_.size()));
+  // One variable does not hold the names of some thousand.
+  for (std::size_t part = 0; part == 0 || part * kMaxVariableBytes < names.size(); ++part)
+    result.environment_.push_back(names_variable(part) + "=" +
+                                  names.substr(part * kMaxVariableBytes, kMaxVariableBytes));
+  result.environment_.push_back(std::string(kPid) +
+                                std::string(std::numeric_limits<pid_t>::digits10 + 1, '\0'));
+  result.arguments_ = std::move(arguments);
+  const auto pointers = [](std::vector<std::string>& texts) {
+    std::vector<char*> all;
+    for (std::string& text : texts) all.push_back(text.data());
+    all.push_back(nullptr);
+    return all;
+  };
+  result.argv_ = pointers(result.arguments_);
+  result.envp_ = pointers(result.environment_);
+  return result;
+}
+
+int Successor::run() {
   int place = kFirst;
-  for (const auto& [name, fd] : descriptors_) {
-    if (::dup2(fd.get(), place++) < 0) return {errno, "place a descriptor"};
-  }
-  ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
-  ::setenv("LISTEN_FDS", std::to_string(count).c_str(), 1);
-  set_names(names);
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  ::execv(argv[0], argv.data());
-  const Error error{errno, "execute " + arguments[0]};
-  for (const char* name : {"LISTEN_PID", "LISTEN_FDS"}) ::unsetenv(name);
-  (void)take_names();
-  return error;
+  for (const int fd : descriptors_)
+    if (::dup2(fd, place++) < 0) return errno;
+  char* const number = environment_.back().data() + kPid.size();
+  std::to_chars(number, environment_.back().data() + environment_.back().size(), ::getpid());
+  ::execve(argv_[0], argv_.data(), envp_.data());
+  return errno;
 }
 
 int Holdings::get(const std::string& name) const {

@@ -35,8 +35,8 @@ class Holdings {
   // Copies of all of them.
   Result<Holdings> duplicate() const;
 
-  // Replaces this process by a program, which gets them. Only returns when that fails. `arguments`
-  // with the program's path first.
+  // Replaces this process by a program, which gets them. Only returns when that fails: some
+  // descriptors are others then. `arguments` with the program's path first.
   Error exec(std::vector<std::string> arguments) &&;
 
   bool empty() const { return descriptors_.empty(); }
@@ -52,6 +52,23 @@ class Holdings {
 
  private:
   std::map<std::string, UniqueFd> descriptors_;
+};
+
+// Holdings::exec() in two steps. A process that has threads makes it before fork(2): its child may
+// not allocate, because another thread may have held the allocator's lock.
+class Successor {
+ public:
+  static Result<Successor> make(const Holdings& holdings, std::vector<std::string> arguments);
+
+  // Async-signal-safe. Only returns when that fails, with errno.
+  int run();
+
+ private:
+  std::vector<UniqueFd> moved_;
+  std::vector<int> descriptors_;  // the first goes to 3; each out of the way of the others
+  std::vector<std::string> arguments_;
+  std::vector<std::string> environment_;  // $LISTEN_PID last, with room for the number
+  std::vector<char*> argv_, envp_;        // null-terminated
 };
 
 }  // namespace umwelt::fusefs

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -126,6 +127,9 @@ Result<bool> Server::next_message() {
   if (!message && message.error().code == EAGAIN) return true;
   if (!message) return fail(message.error());
   if (*message) return on_message(**message);
+  int status = 0;
+  if (::waitpid(keeper_pid_, &status, WNOHANG) > 0 && WIFEXITED(status))
+    spdlog::error("the keeper exited with status {}", WEXITSTATUS(status));
   spdlog::warn("the keeper is gone: starting another");
   upgrade_.refuse("the keeper has died");
   UMWELT_CHECK(store_.hand_over([this](auto kept) { return start_keeper(std::move(kept)); }));
@@ -161,13 +165,11 @@ Result<void> Server::start_keeper(std::map<std::string, UniqueFd> kept) {
   all.put("channel", std::move(theirs));
   all.put("life", std::move(life));
   all.put("server", UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0))));
+  Successor keeper =
+      UMWELT_TRY(Successor::make(all, arguments_for("/proc/self/exe", options_.arguments)));
   const pid_t child = ::fork();
   if (child < 0) return fail_errno("fork");
-  if (child == 0) {
-    const Error error = std::move(all).exec(arguments_for("/proc/self/exe", options_.arguments));
-    spdlog::critical("start a keeper: {}", error.message());
-    ::_exit(127);
-  }
+  if (child == 0) ::_exit(keeper.run());  // an errno: next_message() shows it
   keeper_pid_ = child;
   channel_.replace(std::move(mine));
   // Maybe only the keeper before it was told.
