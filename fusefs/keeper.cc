@@ -77,7 +77,8 @@ Result<std::unique_ptr<Keeper>> Keeper::make(const Options& options, Holdings in
 Result<void> Keeper::open_signals() {
   sigset_t signals;
   ::sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) ::sigaddset(&signals, signal);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2})
+    ::sigaddset(&signals, signal);
   signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) return fail_errno("signalfd");
   return {};
@@ -220,6 +221,7 @@ void Keeper::on_signal() {
       start_upgrade("");
     } else if (!stopping_) {
       spdlog::info("stopping on {}", ::strsignal(static_cast<int>(info.ssi_signo)));
+      leaves_all_ = info.ssi_signo == SIGQUIT && manager_.exists();
       begin_stop();
     }
   }
@@ -372,7 +374,7 @@ Result<void> Keeper::run(const RunServer& run_server,
     }
     if (!finished_) wait();
   }
-  clean_up();
+  if (!leaves_all_) clean_up();
   if (!has_served_) return fail(0, "");  // the server has said why
   return {};
 }

@@ -29,8 +29,8 @@ namespace umwelt::fusefs {
 class Keeper {
  public:
   // Takes the runtime folder and mounts the filesystems, unless the descriptors of an earlier
-  // keeper say that this is done. Before: SIGTERM, SIGINT, SIGHUP and SIGUSR2 blocked. EAGAIN and
-  // a text that says who, when another daemon has the runtime folder.
+  // keeper say that this is done. Before: SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR2 blocked.
+  // EAGAIN and a text that says who, when another daemon has the runtime folder.
   static Result<std::unique_ptr<Keeper>> make(const Options& options, Holdings inherited);
   ~Keeper();
 
@@ -85,6 +85,7 @@ class Keeper {
   std::string successor_;                     // program of server_, if another one than this
   ServerProcess::Clock::time_point restart_at_, guard_at_;
   unsigned failed_starts_ = 0;
+  bool leaves_all_ = false;  // to the next, which gets it from the service manager
   bool has_served_ = false, announced_ = false, stopping_ = false, finished_ = false;
 };
 

@@ -17,6 +17,7 @@ class ServiceManager {
   // What $NOTIFY_SOCKET and $WATCHDOG_USEC say. They are left there, for a program that takes over.
   static ServiceManager from_environment();
 
+  bool exists() const { return !address_.empty(); }
   void notify(const std::string& state, int fd = -1) const;
   void keep(const std::string& name, int fd) const;
   void drop(const std::string& name) const;

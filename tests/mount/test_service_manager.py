@@ -78,6 +78,12 @@ def manager(folder):
     return Manager(folder)
 
 
+def test_without_a_service_manager_nothing_is_left(daemon, folder):
+    """SIGQUIT, which leaves everything for a service manager to keep."""
+    assert daemon.leave() == 0
+    assert not mounted_below(folder)
+
+
 def test_ready_watchdog_and_stopping(stopped_daemon, manager, folder):
     manager.start(stopped_daemon)
     wait_until(lambda: manager.told_of("READY") == ["1"], 5 * SLOWNESS)
@@ -91,7 +97,8 @@ def test_ready_watchdog_and_stopping(stopped_daemon, manager, folder):
     assert not mounted_below(folder)
 
 
-def test_killed_keeper_and_server_come_back_without_a_failed_read(stopped_daemon, manager):
+@pytest.mark.parametrize("end", ["kill", "leave"])
+def test_killed_or_restarted_daemon_comes_back_without_a_failed_read(stopped_daemon, manager, end):
     daemon = stopped_daemon
     manager.start(daemon)
     container = daemon.container("web")
@@ -116,7 +123,7 @@ def test_killed_keeper_and_server_come_back_without_a_failed_read(stopped_daemon
     try:
         for _ in range(rounds):
             time.sleep(0.2)
-            daemon.kill()
+            assert getattr(daemon, end)() in (None, 0)
             time.sleep(0.05)
             manager.start(daemon)
             assert held.read(100)
@@ -129,6 +136,6 @@ def test_killed_keeper_and_server_come_back_without_a_failed_read(stopped_daemon
         for thread in threads:
             thread.join()
     held.close()
-    print(f"\n{rounds} SIGKILLs of keeper and server: {reads[0]} reads, {len(failures)} failures")
+    print(f"\n{rounds} times {end} for keeper and server: {reads[0]} reads, {len(failures)} failures")
     assert not failures, failures[:5]
     assert reads[0] > 100

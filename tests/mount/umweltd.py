@@ -220,6 +220,11 @@ class Daemon:
         self.process.terminate()
         return self.process.wait(10 * SLOWNESS)
 
+    def leave(self):
+        """The exit code, after SIGQUIT: what a service manager sends for a restart."""
+        self.process.send_signal(signal.SIGQUIT)
+        return self.process.wait(10 * SLOWNESS)
+
     def kill(self):
         """Keeper and server at once."""
         server = os.pidfd_open(self.server_pid())

@@ -16,6 +16,7 @@ import sys
 import time
 
 KILLS = 8
+RESTARTS = 4
 MEMORY_KIB = 65536
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
                "DEBIAN_FRONTEND": "noninteractive"}
@@ -119,6 +120,12 @@ def main(debs):
         say(f"kill {kill + 1} survived")
         time.sleep(0.5)
     report["restarts"] = int(systemd.show("NRestarts"))
+    for restart in range(RESTARTS):
+        main_pid = systemd.show("MainPID")
+        systemd.run("systemctl", "restart", "umweltd.service")
+        assert systemd.show("MainPID") not in ("0", main_pid)
+        say(f"restart {restart + 1} survived")
+        time.sleep(0.5)
     report["stored_after"] = int(systemd.show("NFileDescriptorStore"))
     report["readers"] = [json.loads(reader.communicate("end\n", timeout=60)[0]) for reader in readers]
     say("readers ended")

@@ -56,8 +56,9 @@ def test_the_loop_module_is_there_before_its_devices_are_allowed():
 
 
 @pytest.mark.timeout(1200)
-def test_killed_under_systemd():
-    """SIGKILL of every process of the service: systemd keeps the descriptors, no read fails."""
+def test_killed_and_restarted_under_systemd():
+    """SIGKILL of every process of the service, and restarts: systemd keeps the descriptors, no read
+    fails."""
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("needs qemu-system-x86")
     assert packages(), "no packages: ./dev package"
