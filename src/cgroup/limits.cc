@@ -100,6 +100,9 @@ Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& b
     if (here && (!limit.max_bytes || *here <= *limit.max_bytes)) {
       limit.max_bytes = here;
       limit.level = level;
+      limit.above.clear();
+    } else if (here) {
+      limit.above.push_back({level, *here});
     }
     const Text swap = UMWELT_TRY(
         directory.read(level, v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes", buffer));

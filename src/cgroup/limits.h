@@ -8,6 +8,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "cgroup/directory.h"
@@ -33,6 +34,14 @@ struct MemoryLimit {
   // Where max_bytes is set; 0 when it is nowhere. Of equal limits the topmost, which is reached
   // first: its usage includes that of the levels below it.
   unsigned level = 0;
+  // Levels above that one, from below, which limit to more than it. What others use there may leave
+  // less than max_bytes all the same.
+  struct Above {
+    unsigned level;
+    std::uint64_t max_bytes;
+    bool operator==(const Above&) const = default;
+  };
+  std::vector<Above> above;
   unsigned swap_level = 0;  // the same of what limits swap (v1: memory and swap together)
 };
 Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& buffer);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cgroup/memory.h"
 
+#include <algorithm>
+
 #include "base/parse.h"
 #include "cgroup/parse.h"
 
@@ -37,6 +39,11 @@ std::uint64_t charged(const MemoryStat& stat) {
   return saturating_add(bytes, stat.sock.value_or(0));
 }
 
+std::uint64_t reclaimable_bytes(const MemoryStat& stat) {
+  return saturating_add(saturating_add(stat.inactive_file, stat.active_file),
+                        stat.slab_reclaimable.value_or(0));
+}
+
 }  // namespace
 
 MemoryReader::MemoryReader(const Directory* directory)
@@ -47,27 +54,31 @@ MemoryReader::MemoryReader(const Directory* directory)
                       directory->v2() ? "memory.swap.current" : "memory.kmem.usage_in_bytes") {}
 
 void MemoryReader::refresh(const MemoryLimit& limit) {
-  for (HeldFile* file : {&usage_, &stat_, &swap_or_kernel_}) file->refresh();
-  if (limit.level != limit_level_) {
-    limit_level_ = limit.level;
-    limit_usage_ = HeldFile();
-    limit_stat_ = HeldFile();
-    if (limit_level_ > 0) {
-      const char* usage = directory_->v2() ? "memory.current" : "memory.usage_in_bytes";
-      limit_usage_ = HeldFile(directory_, limit_level_, usage);
-      limit_stat_ = HeldFile(directory_, limit_level_, "memory.stat");
-    }
+  const char* const usage = directory_->v2() ? "memory.current" : "memory.usage_in_bytes";
+  const auto of_level = [&](unsigned level, const char* file) {
+    return level > 0 ? HeldFile(directory_, level, file) : HeldFile();
+  };
+  if (limit.level != limit_.level) {
+    limit_usage_ = of_level(limit.level, usage);
+    limit_stat_ = of_level(limit.level, "memory.stat");
   }
-  swap_limited_ = limit.swap_max_bytes.value_or(0) > 0;
-  if (limit.swap_level != swap_level_) {
-    swap_level_ = limit.swap_level;
-    limit_swap_ = HeldFile();
-    const char* swap = directory_->v2() ? "memory.swap.current" : "memory.stat";
-    if (swap_level_ > 0) limit_swap_ = HeldFile(directory_, swap_level_, swap);
+  if (limit.swap_level != limit_.swap_level)
+    limit_swap_ =
+        of_level(limit.swap_level, directory_->v2() ? "memory.swap.current" : "memory.stat");
+  if (limit.above != limit_.above) {
+    above_.clear();
+    for (const MemoryLimit::Above& level : limit.above)
+      above_.push_back(
+          {level.max_bytes, of_level(level.level, usage), of_level(level.level, "memory.stat")});
   }
-  limit_usage_.refresh();
-  limit_swap_.refresh();
-  limit_stat_.refresh();
+  limit_ = limit;
+  for (HeldFile* file :
+       {&usage_, &stat_, &swap_or_kernel_, &limit_usage_, &limit_swap_, &limit_stat_})
+    file->refresh();
+  for (Above& level : above_) {
+    level.usage.refresh();
+    level.stat.refresh();
+  }
 }
 
 Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {
@@ -80,15 +91,16 @@ Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {
     memory.stat.kernel = memory.stat.slab_unreclaimable =
         UMWELT_TRY(read_number(swap_or_kernel_, buffer));
     memory.swap_usage_bytes = stat ? stat->swap_bytes.value_or(0) : 0;
-  } else if (swap || (swap_limited_ && swap_level_ == 0)) {
+  } else if (swap || (swap_limited() && limit_.swap_level == 0)) {
     memory.swap_usage_bytes = UMWELT_TRY(read_number(swap_or_kernel_, buffer)).value_or(0);
   }
   memory.limit_swap_usage_bytes = memory.swap_usage_bytes;
-  if (swap_limited_ && swap_level_ > 0) UMWELT_CHECK(read_limiting_swap(buffer, memory));
-  if (limit_level_ > 0) {
+  if (swap_limited() && limit_.swap_level > 0) UMWELT_CHECK(read_limiting_swap(buffer, memory));
+  if (limit_.level > 0) {
     // Two more files are read below; leave one out here.
     memory.usage_bytes = charged(memory.stat);
     UMWELT_CHECK(read_limiting(buffer, memory));
+    UMWELT_CHECK(read_above(buffer, memory));
     return memory;
   }
   // The root of v2 has no memory.current.
@@ -98,6 +110,7 @@ Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {
   memory.limit_inactive_file = memory.stat.inactive_file;
   memory.limit_active_file = memory.stat.active_file;
   memory.limit_slab_reclaimable = memory.stat.slab_reclaimable.value_or(0);
+  UMWELT_CHECK(read_above(buffer, memory));
   return memory;
 }
 
@@ -124,6 +137,23 @@ Result<void> MemoryReader::read_limiting(std::string& buffer, Memory& memory) {
   memory.limit_inactive_file = stat->stat.inactive_file;
   memory.limit_active_file = stat->stat.active_file;
   memory.limit_slab_reclaimable = stat->stat.slab_reclaimable.value_or(0);
+  return {};
+}
+
+// Of one that has more left than the level with the smallest limit could have, memory.stat, the
+// slower file, is not read.
+Result<void> MemoryReader::read_above(std::string& buffer, Memory& memory) {
+  for (Above& level : above_) {
+    const auto usage = UMWELT_TRY(read_number(level.usage, buffer));
+    if (!usage) continue;
+    const std::uint64_t unused = saturating_sub(level.max_bytes, *usage);
+    if (unused >= std::min(*limit_.max_bytes, memory.above_available_bytes)) continue;
+    const auto stat = UMWELT_TRY(read_stat(level.stat, directory_->v2(), buffer));
+    const std::uint64_t reclaimable = stat ? reclaimable_bytes(stat->stat) : 0;
+    memory.above_available_bytes =
+        std::min({memory.above_available_bytes, level.max_bytes,
+                  saturating_add(unused, std::min(*usage, reclaimable))});
+  }
   return {};
 }
 

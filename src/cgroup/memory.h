@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "cgroup/directory.h"
@@ -11,8 +12,9 @@
 namespace umwelt::cgroup {
 
 // The memory use of a cgroup and of the level that limits it, in 2 syscalls a read (v1: 3), one
-// more where an ancestor limits the memory, and one more where swap is limited (v1: by an
-// ancestor). Not thread-safe.
+// more where an ancestor limits the memory, one more where swap is limited (v1: by an ancestor),
+// and one more for each ancestor that limits the memory further above, two where it is nearly full.
+// Not thread-safe.
 class MemoryReader {
  public:
   // `directory` outlives the reader.
@@ -26,14 +28,21 @@ class MemoryReader {
   Result<MemoryEvents> read_events(std::string& buffer);
 
  private:
+  bool swap_limited() const { return limit_.swap_max_bytes.value_or(0) > 0; }
   Result<void> read_limiting(std::string& buffer, Memory& memory);
   Result<void> read_limiting_swap(std::string& buffer, Memory& memory);
+  Result<void> read_above(std::string& buffer, Memory& memory);
+
+  struct Above {
+    std::uint64_t max_bytes;
+    HeldFile usage, stat;
+  };
 
   const Directory* directory_;
   HeldFile usage_, stat_, swap_or_kernel_;
-  unsigned limit_level_ = 0, swap_level_ = 0;
-  bool swap_limited_ = false;  // to more than nothing
   HeldFile limit_usage_, limit_stat_, limit_swap_;
+  MemoryLimit limit_;  // as of the last refresh()
+  std::vector<Above> above_;
 };
 
 }  // namespace umwelt::cgroup

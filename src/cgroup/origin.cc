@@ -137,6 +137,19 @@ std::vector<KernelValue> tasks_of(const Directory* directory) {
   return {{directory->existing_path(0, file), "", std::to_string(count) + " threads"}};
 }
 
+// The memory limits above that level, and what is used there.
+std::vector<KernelValue> above(const Directory& directory, unsigned level) {
+  std::vector<KernelValue> values;
+  const std::string_view limit = directory.v2() ? "memory.max" : "memory.limit_in_bytes";
+  const std::string_view usage = directory.v2() ? "memory.current" : "memory.usage_in_bytes";
+  while (++level <= directory.depth()) {
+    if (!number_at(directory, level, limit)) continue;
+    for (const std::string_view file : {limit, usage})
+      if (auto value = read_value(directory, level, file, "")) values.push_back(*std::move(value));
+  }
+  return values;
+}
+
 }  // namespace
 
 std::vector<KernelValue> origin_of(const Origins& origins, std::string_view name) {
@@ -144,6 +157,11 @@ std::vector<KernelValue> origin_of(const Origins& origins, std::string_view name
   const bool of_limit = name.starts_with(kLimit);
   if (of_limit) name.remove_prefix(kLimit.size());
   if (name == "cgroup.threads") return tasks_of(origins.tasks);
+  if (name == "memory.above") {
+    const auto memory = origins.by_controller.find("memory");
+    if (memory == origins.by_controller.end()) return {};
+    return above(*memory->second, origins.memory_level);
+  }
   const auto find = [&](std::string_view wanted) {
     return std::find_if(std::begin(kRows), std::end(kRows),
                         [&](const Row& r) { return r.name == wanted; });

@@ -28,7 +28,8 @@ struct Origins {
 // The files behind `name`, which is that of cgroup2: "memory.max", "cpuset.cpus.effective",
 // "memory.stat:anon" for a line of a file. On v1 those that have the same there, several where one
 // has become of them. "limit:memory.current" is of the cgroup that sets the memory limit. A limit
-// is that of the level that sets it; empty where nobody does, or the kernel has no such file.
+// is that of the level that sets it; "memory.above" are the larger memory limits above that level,
+// with what is used there; empty where nobody does, or the kernel has no such file.
 std::vector<KernelValue> origin_of(const Origins& origins, std::string_view name);
 
 }  // namespace umwelt::cgroup

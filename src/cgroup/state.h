@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -61,6 +62,9 @@ struct Memory {
   // container's where it sets the limit itself or nobody does.
   std::uint64_t limit_usage_bytes = 0;
   std::uint64_t limit_inactive_file = 0, limit_active_file = 0, limit_slab_reclaimable = 0;
+  // What the cgroups above that one, which have larger limits, leave: the least of their limit less
+  // what is used and can't be reclaimed.
+  std::uint64_t above_available_bytes = std::numeric_limits<std::uint64_t>::max();
   // Of the cgroup that sets Limits::swap_max_bytes; not read where nobody does, or that is 0.
   std::uint64_t limit_swap_usage_bytes = 0;
 };

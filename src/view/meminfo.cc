@@ -97,10 +97,10 @@ using S = cgroup::MemoryStat;
 // not here is shown as 0.
 constexpr Row kRows[] = {
     {"MemTotal", of<&Memory::total>, "memory.max"},
-    {"MemFree", of<&Memory::free>, "memory.max limit:memory.current"},
+    {"MemFree", of<&Memory::free>, "memory.max limit:memory.current memory.above"},
     {"MemAvailable", of<&Memory::available>,
      "memory.max limit:memory.current limit:memory.stat:inactive_file "
-     "limit:memory.stat:active_file limit:memory.stat:slab_reclaimable"},
+     "limit:memory.stat:active_file limit:memory.stat:slab_reclaimable memory.above"},
     {"Buffers", neutral, ""},
     {"Cached", of<&S::file>, "memory.stat:file"},
     {"SwapCached", of<&S::swapcached>, "memory.stat:swapcached"},

@@ -116,8 +116,10 @@ Memory memory(const host::Facts& facts, const cgroup::Limits& limits, const Node
         saturating_add(used.limit_inactive_file,
                        saturating_add(used.limit_active_file, used.limit_slab_reclaimable));
     memory.available =
-        saturating_sub(memory.total, saturating_sub(used.limit_usage_bytes, reclaimable)) / 1024 *
-        1024;
+        std::min(saturating_sub(memory.total, saturating_sub(used.limit_usage_bytes, reclaimable)),
+                 used.above_available_bytes) /
+        1024 * 1024;
+    memory.free = std::min(memory.free, memory.available);
     clip(memory.stat, memory.total - memory.free);
   } else {
     memory.limited = whole.total < host_value(facts, "MemTotal");

@@ -78,6 +78,7 @@ cgroup::State state_of(const host::Facts& facts, std::string_view memory_stat, N
   memory.swap_usage_bytes = memory.limit_swap_usage_bytes = numbers.next();
   memory.limit_usage_bytes = numbers.next();
   memory.limit_inactive_file = numbers.next();
+  memory.above_available_bytes = numbers.next();
   cgroup::CpuTime& time = state.cpu_time.emplace();
   time.user_ns = numbers.next();
   time.system_ns = numbers.next();

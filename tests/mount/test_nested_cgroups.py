@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -171,3 +172,33 @@ def test_the_smallest_limit_of_50_levels_counts(daemon, nested):
     loadavg = (container.live / "proc/loadavg").read_text().split()
     assert loadavg[3].endswith("/1")
     assert int(loadavg[4]) == container.init.pid
+
+
+def test_what_neighbours_leave_of_a_larger_limit_further_up(daemon, nested):
+    container = nested(2)
+    limit_memory(container, 1, 128 * MIB)
+    limit_memory(container, 0, 96 * MIB)
+    before = container.meminfo()
+    assert before["MemTotal"] == 96 << 10
+    assert before["MemAvailable"] > 88 << 10
+    folder = container.folders["memory" if V1 else ""].with_name("neighbour")
+    folder.mkdir()
+    code = (f"import sys; sys.stdin.read(1); kept = bytearray({80 * MIB}); "
+            "print(len(kept), flush=True); input()")
+    neighbour = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, text=True)
+    try:
+        (folder / "cgroup.procs").write_text(str(neighbour.pid))
+        neighbour.stdin.write("x")
+        neighbour.stdin.flush()
+        assert neighbour.stdout.readline() == f"{80 * MIB}\n"
+        meminfo = container.meminfo()
+        assert meminfo["MemTotal"] == 96 << 10
+        assert 16 << 10 < meminfo["MemAvailable"] <= 48 << 10
+        assert meminfo["MemFree"] <= meminfo["MemAvailable"]
+    finally:
+        neighbour.kill()
+        neighbour.communicate()
+        wait_until(lambda: not (folder / "cgroup.procs").read_text(), 10)
+        folder.rmdir()
+    wait_until(lambda: container.meminfo()["MemAvailable"] > 88 << 10, 10)

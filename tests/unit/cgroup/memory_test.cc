@@ -87,6 +87,39 @@ TEST_F(V2Memory, OfEqualLimitsTheTopmostIsReachedFirst) {
   EXPECT_EQ(memory.swap_usage_bytes, 9u);
 }
 
+TEST_F(V2Memory, WhatTheAncestorsWithLargerLimitsLeave) {
+  write("p/memory.max", "1000000\n");
+  write("p/memory.current", "700000\n");
+  write("p/memory.stat", "inactive_file 10\nactive_file 20\nslab_reclaimable 30\n");
+  write("p/a/memory.max", "400000\n");
+  write("p/a/memory.current", "50000\n");
+  EXPECT_EQ(read("/p/a").above_available_bytes, 300060u);
+  // Of p itself they are no ancestors; and without a limit of p there is none.
+  EXPECT_GT(read("/p").above_available_bytes, 1000000u);
+  write("p/memory.max", "max\n");
+  EXPECT_GT(read("/p/a").above_available_bytes, 1000000u);
+  // No more is reclaimable than is used, no more is left than the limit.
+  write("p/memory.max", "500000\n");
+  write("p/memory.current", "499990\n");
+  EXPECT_EQ(read("/p/a").above_available_bytes, 70u);
+  write("p/memory.stat", "inactive_file 600000\n");
+  EXPECT_EQ(read("/p/a").above_available_bytes, 500000u);
+}
+
+TEST_F(V2Memory, TheFullestOfSeveralAncestorsCounts) {
+  write("g/memory.max", "3000000\n");
+  write("g/memory.current", "2999000\n");
+  write("g/p/memory.max", "1000000\n");
+  write("g/p/memory.current", "800000\n");
+  write("g/p/a/memory.max", "400000\n");
+  EXPECT_EQ(read("/g/p/a").above_available_bytes, 1000u);
+  write("g/memory.current", "1000000\n");
+  EXPECT_EQ(read("/g/p/a").above_available_bytes, 200000u);
+  // A smaller limit further up is the limit, whatever lies between.
+  write("g/memory.max", "300000\n");
+  EXPECT_GT(read("/g/p/a").above_available_bytes, 1000000u);
+}
+
 TEST_F(V2Memory, SwapIsReadWhereSomebodyNeedsIt) {
   write("a/memory.swap.current", "9\n");
   write("a/memory.stat", "anon 10\n");

@@ -92,6 +92,20 @@ TEST(Memory, TotalIsTheLimitAndTheLimitingCgroupsUsageCounts) {
   EXPECT_EQ(memory.available, 111 * kMiB);
 }
 
+TEST(Memory, NoMoreIsThereThanTheAncestorsLeave) {
+  cgroup::State state = make_state();
+  state.limits.memory_max_bytes = 256 * kMiB;
+  state.memory->limit_usage_bytes = 100 * kMiB;
+  state.memory->limit_inactive_file = 20 * kMiB;
+  for (const std::uint64_t left_mib : {300, 170, 60}) {
+    state.memory->above_available_bytes = left_mib * kMiB;
+    const Memory memory = resources(make_host(), state, make_identity(), {}).memory;
+    EXPECT_EQ(memory.total, 256 * kMiB);
+    EXPECT_EQ(memory.available, std::min<std::uint64_t>(left_mib, 176) * kMiB);
+    EXPECT_EQ(memory.free, std::min<std::uint64_t>(left_mib, 156) * kMiB);
+  }
+}
+
 TEST(Memory, ALimitJustLoweredBelowTheUsage) {
   cgroup::State state = make_state();
   state.limits.memory_max_bytes = 16 * kMiB;
@@ -144,6 +158,7 @@ TEST(Memory, InvariantsHoldForAnyInput) {
     cgroup::Memory& m = *state.memory;
     m.usage_bytes = any(), m.limit_swap_usage_bytes = any(), m.limit_usage_bytes = any();
     m.limit_inactive_file = any(), m.limit_active_file = any(), m.limit_slab_reclaimable = any();
+    m.above_available_bytes = any();
     for (auto* value :
          {&m.stat.anon, &m.stat.file, &m.stat.file_mapped, &m.stat.file_dirty, &m.stat.shmem,
           &m.stat.inactive_anon, &m.stat.active_anon, &m.stat.inactive_file, &m.stat.active_file,
