@@ -123,6 +123,15 @@ Result<std::vector<std::string>> read_names_at(int dir, const std::string& path,
   return read_names(directory.get(), most);
 }
 
+Result<void> write_all(int fd, std::string_view text, const std::string& what) {
+  while (!text.empty()) {
+    const ssize_t n = retry([&] { return ::write(fd, text.data(), text.size()); });
+    if (n < 0) return fail_errno(what);
+    text.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return {};
+}
+
 Result<void> write_file_at(int dir, const std::string& path, std::string_view text) {
   UniqueFd fd = UMWELT_TRY(open_at(dir, path, O_WRONLY));
   const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
@@ -142,10 +151,9 @@ Result<void> replace_file(const std::string& path, std::string_view text, mode_t
     ::unlink(temporary.c_str());
     return error;
   };
-  while (!text.empty()) {
-    const ssize_t n = retry([&] { return ::write(fd.get(), text.data(), text.size()); });
-    if (n < 0) return give_up("write ");
-    text.remove_prefix(static_cast<std::size_t>(n));
+  if (auto written = write_all(fd.get(), text, "write " + path); !written) {
+    ::unlink(temporary.c_str());
+    return written;
   }
   if (::fchmod(fd.get(), mode) != 0) return give_up("chmod ");
   if (durable && ::fsync(fd.get()) != 0) return give_up("fsync ");

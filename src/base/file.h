@@ -51,6 +51,9 @@ Result<std::string_view> pread_all(int fd, std::string& buffer);
 // end.
 Result<std::string_view> pread_record(int fd, std::string& buffer);
 
+// All of it, in as many write(2) as that takes. `what` is the text of the error: "write PATH".
+Result<void> write_all(int fd, std::string_view text, const std::string& what);
+
 // One write(2) of the whole text, as control files need it; an existing file is not truncated.
 Result<void> write_file_at(int dir, const std::string& path, std::string_view text);
 

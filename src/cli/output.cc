@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -15,6 +14,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "base/parse.h"
 
 namespace umwelt::cli {
@@ -72,13 +72,7 @@ void print_error(const Error& error) {
 void print_note(std::string_view text) { print_line(text); }
 
 Result<void> print(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return fail_errno("writing to standard output");
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return {};
+  return write_all(STDOUT_FILENO, text, "writing to standard output");
 }
 
 Result<void> print_json(const nlohmann::json& json) {

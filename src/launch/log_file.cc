@@ -72,13 +72,7 @@ Result<void> LogFile::flush() {
 Result<void> LogFile::write(std::string_view entries) {
   if (size_ + entries.size() > kMaxBytes) UMWELT_CHECK(rotate());
   size_ += entries.size();
-  while (!entries.empty()) {
-    const ssize_t n = ::write(fd_.get(), entries.data(), entries.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno("write " + path_);
-    entries.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return {};
+  return write_all(fd_.get(), entries, "write " + path_);
 }
 
 Result<void> LogFile::rotate() {

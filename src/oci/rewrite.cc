@@ -19,12 +19,7 @@ Result<void> fill(int fd, const struct stat& like, std::string_view text, bool d
   const bool same_owner = own.st_uid == like.st_uid && own.st_gid == like.st_gid;
   if (!same_owner && ::fchown(fd, like.st_uid, like.st_gid) != 0) return fail_errno("chown");
   if (::fchmod(fd, like.st_mode & 07777) != 0) return fail_errno("chmod");
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno("write");
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
+  UMWELT_CHECK(write_all(fd, text, "write"));
   if (durable && ::fsync(fd) != 0) return fail_errno("fsync");
   return {};
 }

@@ -135,11 +135,7 @@ Result<json> work_confined(const Confined& confined, int pipe, const ConfinedWor
 void send(int pipe, const json& message) {
   // Names in archives are any bytes.
   const std::string line = message.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-  for (std::size_t done = 0; done < line.size();) {
-    const ssize_t n = ::write(pipe, line.data() + done, line.size() - done);
-    if (n < 0 && errno != EINTR) ::_exit(1);  // nobody listens any more
-    if (n > 0) done += static_cast<std::size_t>(n);
-  }
+  if (!write_all(pipe, line, "tell")) ::_exit(1);  // nobody listens any more
 }
 
 [[noreturn]] void run_child(Confined confined, int pipe, const ConfinedWork& work) {
