@@ -45,6 +45,8 @@ class Keeper {
   explicit Keeper(const Options& options);
 
   Result<void> take_runtime();
+  Result<bool> are_mounted() const;
+  void forget(const std::string& prefix);  // holdings, also those that the service manager keeps
   Result<void> make_mounts();
   std::vector<std::string> mount_points() const;
   Result<void> open_signals();

@@ -95,22 +95,44 @@ Result<void> Keeper::take_runtime() {
   return {};
 }
 
+// What a service manager kept for us may be of a folder that was configured before, or be gone from
+// it: a start mends that.
+Result<bool> Keeper::are_mounted() const {
+  const auto& mounts = options_.directories.mounts();
+  for (unsigned i = 0; i < mounts.size(); ++i) {
+    if (!holdings_.contains(std::string(kConnectionKinds[i].name) + ".0")) return false;
+    if (!UMWELT_TRY(is_own(mounts[i]))) return false;
+  }
+  if (!holdings_.contains("journal")) return false;
+  const auto journal = Journal::map(holdings_.get("journal"));
+  if (!journal) spdlog::warn("{}: mounting again", journal.error().message());
+  return journal.has_value();
+}
+
+void Keeper::forget(const std::string& prefix) {
+  std::vector<std::string> names;
+  for (const auto& [name, fd] : holdings_.items())
+    if (name.starts_with(prefix)) names.push_back(name);
+  for (const std::string& name : names) {
+    manager_.drop(name);
+    holdings_.drop(name);
+  }
+}
+
 Result<void> Keeper::make_mounts() {
+  if (holdings_.contains("server")) return {};  // it serves all that is in the holdings
   const container::Directories& directories = options_.directories;
+  if (holdings_.contains("listener") &&
+      !control::Listener::is_at(holdings_.get("listener"), directories.socket()))
+    forget("listener");
   if (!holdings_.contains("listener")) {
     auto listener = UMWELT_TRY(control::Listener::bind(directories.socket()));
     holdings_.put("listener", std::move(listener.socket));
     holdings_.put("listener.lock", std::move(listener.lock));
   }
-  const int journal_fd = holdings_.get("journal");
-  const bool mounted = std::all_of(
-      kConnectionKinds.begin(), kConnectionKinds.end(),
-      [&](const auto& kind) { return holdings_.contains(std::string(kind.name) + ".0"); });
-  if (journal_fd >= 0 && mounted) {
-    const auto journal = Journal::map(journal_fd);
-    if (journal) return {};
-    spdlog::warn("{}: mounting again", journal.error().message());
-  }
+  if (UMWELT_TRY(are_mounted())) return {};
+  forget("journal");
+  for (const auto& kind : kConnectionKinds) forget(std::string(kind.name) + ".");
   for (const std::string& path : mount_points()) {
     UMWELT_CHECK(unmount_own(path));
     UMWELT_CHECK(make_directories(path));

@@ -56,6 +56,8 @@ Result<std::string> real_directory(const std::string& path) {
   return std::string(resolved);
 }
 
+Result<bool> is_own(const std::string& path) { return UMWELT_TRY(read_mounts(path, kType)).on_top; }
+
 Result<void> unmount_own(const std::string& path) {
   for (;;) {
     const Mounts own = UMWELT_TRY(read_mounts(path, kType));

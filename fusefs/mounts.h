@@ -11,6 +11,9 @@ namespace umwelt::fusefs {
 // of mounts has it.
 Result<std::string> real_directory(const std::string& path);
 
+// Whether this program's mount is what one sees at `path`, dead or alive.
+Result<bool> is_own(const std::string& path);
+
 // Unmounts what this program has mounted at `path`, however often, dead or alive; mounts of others
 // are left. Lazily, so that whoever still uses it does not hinder it.
 Result<void> unmount_own(const std::string& path);

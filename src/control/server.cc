@@ -160,6 +160,15 @@ Result<Listener> Listener::bind(const std::string& socket_path) {
   return listener;
 }
 
+bool Listener::is_at(int socket, const std::string& socket_path) {
+  sockaddr_un bound{};
+  socklen_t size = sizeof(bound) - 1;  // the path ends with a zero
+  struct stat file {};
+  return ::getsockname(socket, reinterpret_cast<sockaddr*>(&bound), &size) == 0 &&
+         socket_path == bound.sun_path && ::lstat(socket_path.c_str(), &file) == 0 &&
+         S_ISSOCK(file.st_mode);
+}
+
 Result<std::unique_ptr<Server>> Server::start(Listener listener, Handler handler,
                                               std::chrono::milliseconds send_timeout) {
   std::unique_ptr<Server> server(new Server());

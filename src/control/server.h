@@ -18,6 +18,9 @@ struct Listener {
   // EADDRINUSE when another daemon serves the socket; a dead socket file is replaced.
   static Result<Listener> bind(const std::string& socket_path);
 
+  // Whether `socket` is bound to that path, and the file is still there.
+  static bool is_at(int socket, const std::string& socket_path);
+
   UniqueFd lock, socket;
 };
 

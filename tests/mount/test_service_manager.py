@@ -139,3 +139,25 @@ def test_killed_or_restarted_daemon_comes_back_without_a_failed_read(stopped_dae
     print(f"\n{rounds} times {end} for keeper and server: {reads[0]} reads, {len(failures)} failures")
     assert not failures, failures[:5]
     assert reads[0] > 100
+
+
+def test_a_restart_mends_what_is_gone(stopped_daemon, manager):
+    """As one expects of it, also where the descriptors were kept."""
+    daemon = stopped_daemon
+    manager.start(daemon)
+    container = daemon.container("web")
+    wait_until(lambda: len(manager.told_of("READY")) == 1, 5 * SLOWNESS)
+    for starts, gone in enumerate(("mount", "socket"), 2):
+        before = {name: os.fstat(fd).st_ino for name, fd in manager.store.items()}
+        assert daemon.leave() == 0
+        if gone == "mount":
+            subprocess.run(["umount", "--lazy", daemon.runtime / "live"], check=True)
+        else:
+            (daemon.runtime / "umweltd.sock").unlink()
+        manager.start(daemon)
+        for path in (container.live / "proc/uptime", container.config / "proc/cpuinfo"):
+            assert path.read_bytes().endswith(b"\n")
+        changed = "journal" if gone == "mount" else "listener"
+        wait_until(lambda n=starts: len(manager.told_of("READY")) == n, 5 * SLOWNESS)
+        assert os.fstat(manager.store[changed]).st_ino != before[changed]
+        assert set(manager.store) == set(before)
