@@ -68,16 +68,23 @@ Result<std::vector<DeviceIo>> parse_io_stat(std::string_view text) {
   std::map<Device, DeviceIo> devices;
   while (auto line = next_line(text)) {
     std::string_view rest = *line;
-    const auto device = parse_device(next_word(rest));
-    if (!device) return fail(EINVAL, "parse io.stat");
-    DeviceIo& io = devices[*device];
+    DeviceIo nobodys;
+    DeviceIo* io = nullptr;
     for (std::string_view word = next_word(rest); !word.empty(); word = next_word(rest)) {
+      // From 5.15 to 5.18 the line of a device without counts has no end: "7:7 7:6 rbytes=1"
+      // (commit 3607849df478). "(unknown)" is a disk that is hidden, as a path of a multipath one.
+      const auto device = parse_device(word);
+      if (device || word == "(unknown)") {
+        io = device ? &devices[*device] : &nobodys;
+        continue;
+      }
+      if (!io) return fail(EINVAL, "parse io.stat");
       const std::size_t equals = std::min(word.find('='), word.size());
       for (const auto& [key, field] : kFields) {
         if (key != word.substr(0, equals)) continue;
         const auto value = parse_u64(word.substr(std::min(equals + 1, word.size())));
         if (!value) return fail(EINVAL, "parse io.stat");
-        io.*field = *value;
+        io->*field = *value;
       }
     }
   }

@@ -34,6 +34,20 @@ TEST(ParseIoStat, EveryDeviceOnce) {
     EXPECT_FALSE(parse_io_stat(text)) << text;
 }
 
+TEST(ParseIoStat, CountsAreOfTheDeviceBeforeThem) {
+  const auto devices = parse_io_stat(
+      "7:7 7:6 7:4 rbytes=28672 rios=22\n"
+      "(unknown) rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n"
+      "8:0 (unknown) rbytes=9 rios=9\n8:16 8:32 ");
+  ASSERT_TRUE(devices) << devices.error().message();
+  ASSERT_EQ(devices->size(), 6u);
+  for (const DeviceIo& io : *devices) {
+    const bool read = io.major == 7 && io.minor == 4;
+    EXPECT_EQ(io.read_bytes, read ? 28672u : 0u) << io.major << ":" << io.minor;
+    EXPECT_EQ(io.reads, read ? 22u : 0u) << io.major << ":" << io.minor;
+  }
+}
+
 TEST(ParseBlkio, BothFilesOfOneDevice) {
   const auto devices = parse_blkio(
       "254:0 Read 8192\n254:0 Write 4096\n254:0 Sync 12288\n254:0 Async 0\n254:0 Discard 512\n"
