@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/parse.h"
 
 namespace umwelt::cgroup {
 namespace {
@@ -18,6 +19,25 @@ unsigned count_components(std::string_view path) {
 }
 
 bool absent(const Error& error) { return error.code == ENOENT || error.code == ENOTDIR; }
+
+// A file of v2 that each cgroup but the root has together with the controller; "": none is known.
+std::string_view companion_of(std::string_view controller) {
+  static constexpr std::pair<std::string_view, std::string_view> kCompanions[] = {
+      {"cpuset", "cpuset.cpus"},
+      {"cpu", "cpu.weight"},
+      {"io", "io.stat"},
+      {"memory", "memory.current"},
+      {"pids", "pids.current"}};
+  for (const auto& [name, file] : kCompanions)
+    if (name == controller) return file;
+  return {};
+}
+
+bool has_word(std::string_view words, std::string_view wanted) {
+  for (auto word = next_word(words); !word.empty(); word = next_word(words))
+    if (word == wanted) return true;
+  return false;
+}
 
 }  // namespace
 
@@ -44,9 +64,9 @@ std::string Directory::relative(unsigned level, std::string_view file) const {
 
 // "" where a cgroup has the same ones for ever (v1).
 std::string Directory::controllers() const {
-  std::string text;
-  if (v2_ && alive_) (void)pread_record(alive_.get(), text);
-  return text;
+  if (!v2_ || !alive_) return "";
+  std::string buffer;
+  return std::string(trim(pread_record(alive_.get(), buffer).value_or("")));
 }
 
 bool Directory::known_absent(std::string_view file) const {
@@ -57,6 +77,16 @@ bool Directory::known_absent(std::string_view file) const {
   const std::string now = controllers();
   const std::lock_guard lock(absent_mutex_);
   return now == absent_with_;
+}
+
+// cgroup.controllers has a controller that is being enabled some 10 ms before its files are there,
+// all at once: tasks are moved in between (cgroup_subtree_control_write() in
+// kernel/cgroup/cgroup.c).
+bool Directory::files_came(std::string_view file, std::string_view controllers) const {
+  const std::string_view controller = file.substr(0, file.find('.'));
+  if (!has_word(controllers, controller)) return true;
+  const std::string companion(companion_of(controller));
+  return !companion.empty() && open_at(fd_.get(), companion, O_RDONLY).has_value();
 }
 
 void Directory::note_absent(std::string_view file, std::string controllers) const {
@@ -74,9 +104,10 @@ Result<UniqueFd> Directory::open_file(unsigned level, std::string_view file) con
   if (fd || !absent(fd.error())) return fd;
   if (level == 0 && alive_) {
     std::string with = controllers();
-    fd = open_at(fd_.get(), path, O_RDONLY);  // one of them may have come just now
+    const bool all_came = files_came(file, with);
+    fd = open_at(fd_.get(), path, O_RDONLY);  // it may have come just now
     if (fd || !absent(fd.error())) return fd;
-    note_absent(file, std::move(with));
+    if (all_came) note_absent(file, std::move(with));
   }
   return UniqueFd();
 }

@@ -57,6 +57,7 @@ class Directory {
   std::string relative(unsigned level, std::string_view file) const;
   std::string controllers() const;
   bool known_absent(std::string_view file) const;
+  bool files_came(std::string_view file, std::string_view controllers) const;
   void note_absent(std::string_view file, std::string controllers) const;
 
   using Name = std::pair<unsigned, std::string>;  // the level and the file

@@ -77,6 +77,22 @@ TEST_F(V2Limits, GarbageIsAnErrorNotALimit) {
   EXPECT_EQ(limits().error().code, EINVAL);
 }
 
+TEST_F(V2Limits, AControllerIsNamedBeforeItsFilesAreThere) {
+  write("a/b/c/cgroup.controllers", "pids\n");
+  auto reader = Reader::open(hierarchies_, {{"", "/a/b/c"}}, tree_.root());
+  ASSERT_TRUE(reader);
+  // While it is being enabled.
+  write("a/b/c/cgroup.controllers", "pids memory\n");
+  EXPECT_EQ(reader->read_limits(cpus("0-7"))->memory_max_bytes, std::nullopt);
+  write("a/b/c/memory.current", "4096\n");
+  write("a/b/c/memory.stat", "anon 4096\n");
+  write("a/b/c/memory.max", "8192\n");
+  EXPECT_EQ(reader->read_limits(cpus("0-7"))->memory_max_bytes, 8192u);
+  const auto state = reader->read(kMemory);
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->memory->usage_bytes, 4096u);
+}
+
 TEST_F(V2Limits, FiftyLevels) {
   std::string path;
   for (int level = 0; level < 50; ++level) {
