@@ -22,10 +22,15 @@ constexpr std::size_t kPageBytes = 64U << 10;
 // A cgroup that a container keeps locked is told from one on a busy machine by waiting.
 constexpr std::chrono::seconds kRefreshPatience{5};
 
-Result<Registry::ContainerPtr> container_in(const Services& services, const json& request) {
+Result<std::string> id_in(const json& request) {
   std::string id;
   UMWELT_CHECK(container::read_field(request, "id", id));
   if (!container::valid_id(id)) return fail(EINVAL, "\"id\" must be a container's id");
+  return id;
+}
+
+Result<Registry::ContainerPtr> container_in(const Services& services, const json& request) {
+  const std::string id = UMWELT_TRY(id_in(request));
   auto found = services.registry.find(id);
   if (!found) return fail(ENOENT, "container \"" + id + "\"");
   return found;
@@ -64,8 +69,8 @@ Result<json> handle_register(const Services& services, const json& request) {
 }
 
 Result<json> handle_unregister(const Services& services, const json& request) {
-  const auto container = UMWELT_TRY(container_in(services, request));
-  services.registry.remove(container);
+  const std::string id = UMWELT_TRY(id_in(request));
+  UMWELT_CHECK(services.registry.remove(id));  // also where its cgroup can't be opened yet
   return json::object();
 }
 

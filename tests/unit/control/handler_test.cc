@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/handler.h"
 
+#include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
 #include "../container/kernel_fixture.h"
+#include "base/file.h"
 #include "control/client.h"
 #include "control/server.h"
 
@@ -118,6 +121,28 @@ TEST_F(Handler, AListOfManyComesInPages) {
   ASSERT_TRUE(list) << list.error().message();
   ASSERT_EQ(list->size(), 300U);
   for (std::size_t i = 0; i < list->size(); ++i) EXPECT_EQ((*list)[i].id, "c" + std::to_string(i));
+}
+
+TEST_F(Handler, OneWhoseCgroupCanNotBeOpenedYetIsUnregistered) {
+  TestCgroup cgroup(hierarchies_, "-late");
+  ASSERT_TRUE(registry_->add(record("web", cgroup)));
+  server_.reset();
+  registry_ = std::make_unique<Registry>(folder_ + "/records", hierarchies_, host_);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  // Enough to read records.
+  const rlimit tight{read_names_at(AT_FDCWD, "/proc/self/fd")->size() + 3, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  const auto loaded = registry_->load();
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_EQ(loaded.value_or(1), 0U);
+  const Services services{*registry_, {}};
+  const json request = {{"op", "unregister"}, {"id", "web"}};
+  const auto done = handle_request(services, request);
+  EXPECT_TRUE(done) << done.error().message();
+  registry_->load_late();
+  EXPECT_TRUE(registry_->all().empty());
+  EXPECT_EQ(handle_request(services, request).error().code, ENOENT);
 }
 
 TEST_F(Handler, MalformedRequestsAreErrors) {
