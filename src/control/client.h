@@ -32,8 +32,12 @@ namespace umwelt::control {
 // and text of the daemon's own reply.
 class Client {
  public:
+  // Longer than the daemon waits for what a container holds, 5 s and what it had begun by then: its
+  // reply says what that is.
+  static constexpr std::chrono::seconds kPatience{8};
+
   static Result<Client> connect(const std::string& socket_path,
-                                std::chrono::milliseconds timeout = std::chrono::seconds(5));
+                                std::chrono::milliseconds timeout = kPatience);
 
   // Asks again, on a new connection, when the daemon's server was replaced before it answered:
   // ECONNRESET only if none comes. So a request may be handled twice.

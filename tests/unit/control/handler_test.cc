@@ -5,7 +5,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "../container/kernel_fixture.h"
 #include "base/file.h"
@@ -143,6 +145,19 @@ TEST_F(Handler, OneWhoseCgroupCanNotBeOpenedYetIsUnregistered) {
   registry_->load_late();
   EXPECT_TRUE(registry_->all().empty());
   EXPECT_EQ(handle_request(services, request).error().code, ENOENT);
+}
+
+TEST_F(Handler, WhatIsWaitedForIsTold) {
+  TestCgroup cgroup(hierarchies_, "-waits");
+  Client client = connect();
+  ASSERT_TRUE(client.add(record("web", cgroup)));
+  services_->refresh = [](const Registry::ContainerPtr&) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(900));  // the last begins after 4.6 s
+    return Result<void>(fail(ETIMEDOUT, "the container's lock"));
+  };
+  const auto refreshed = client.refresh("web");
+  ASSERT_FALSE(refreshed);
+  EXPECT_EQ(refreshed.error().text, "the container's lock");
 }
 
 TEST_F(Handler, MalformedRequestsAreErrors) {
