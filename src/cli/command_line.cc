@@ -36,9 +36,46 @@ std::vector<std::string> command_names(const CLI::App& app) {
   return names;
 }
 
+// What docker calls by another word than we do, and where its word would be taken for another.
+constexpr struct {
+  std::string_view command, word, meant;
+} kDockerWords[] = {
+    {"umwelt", "create", "run"},
+    {"umwelt", "export", "image export"},
+    {"umwelt", "images", "image ls"},
+    {"umwelt", "import", "image import"},
+    {"umwelt", "list", "ps"},
+    {"umwelt", "load", "image import"},
+    {"umwelt", "pull", "image import"},
+    {"umwelt", "rmi", "image rm"},
+    {"umwelt", "save", "image export"},
+    {"umwelt", "start", "run"},
+    {"umwelt", "top", "exec NAME ps"},
+    {"umwelt", "version", "--version"},
+    {"umwelt", "-v", "--version"},
+    {"umwelt image", "list", "ls"},
+    {"umwelt image", "load", "import"},
+    {"umwelt image", "pull", "import"},
+    {"umwelt image", "remove", "rm"},
+    {"umwelt image", "save", "export"},
+    {"umwelt run", "--net", "--network"},
+    {"umwelt vdisk", "list", "ls"},
+    {"umwelt vdisk", "remove", "rm"},
+    {"umwelt vdisk", "resize", "grow"},
+    {"umwelt volume", "list", "ls"},
+    {"umwelt volume", "remove", "rm"},
+};
+
+std::string meant_by(const std::string& word, const std::vector<std::string>& candidates,
+                     const std::string& command) {
+  for (const auto& known : kDockerWords)
+    if (known.command == command && known.word == word) return std::string(known.meant);
+  return nearest(word, candidates);
+}
+
 std::string hint(const std::string& word, const std::vector<std::string>& candidates,
                  const CLI::App& command) {
-  const std::string meant = nearest(word, candidates);
+  const std::string meant = meant_by(word, candidates, full_name(command));
   if (!meant.empty()) return fmt::format("; did you mean {}?", meant);
   return fmt::format("; see {} --help", full_name(command));
 }

@@ -102,6 +102,19 @@ TEST_F(CommandLineTest, MistakesAreNamedWithWhatWasMeant) {
   EXPECT_EQ(error_, "unknown command ?[2J; see umwelt --help");
 }
 
+TEST_F(CommandLineTest, DockersWordsLeadToOurs) {
+  split({"top", "web"});
+  EXPECT_EQ(error_, "unknown command top; did you mean exec NAME ps?");
+  split({"images"});
+  EXPECT_EQ(error_, "unknown command images; did you mean image ls?");
+  split({"-v"});
+  EXPECT_EQ(error_, "unknown option -v; did you mean --version?");
+  split({"run", "--net=host", "true"});
+  EXPECT_EQ(error_, "run: unknown option --net; did you mean --network?");
+  split({"daemon", "top"});
+  EXPECT_EQ(error_, "daemon: unknown command top; see umwelt daemon --help");
+}
+
 TEST_F(CommandLineTest, HelpShowsUsageOptionsAndExamples) {
   const std::string help = render_help(*app_.get_subcommand("run"), context_, 80);
   EXPECT_NE(help.find("Usage: umwelt run [OPTIONS] [--] COMMAND [ARG...]\n"), std::string::npos)
