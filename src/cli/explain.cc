@@ -20,12 +20,24 @@ std::string describe(const json& from) {
   return text;
 }
 
+// Tabs belong to some files: /proc/swaps has them in its heading.
+std::string printable_line(std::string_view text) {
+  std::string out;
+  for (;;) {
+    const std::size_t tab = text.find('\t');
+    out += printable(text.substr(0, tab));
+    if (tab == std::string_view::npos) return out;
+    out += '\t';
+    text.remove_prefix(tab + 1);
+  }
+}
+
 // A line; below the last of lines that come from the same, where that is.
 std::string render(const json& lines) {
   std::string text;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const json& line = lines[i];
-    text += printable(line.value("text", "")) + "\n";
+    text += printable_line(line.value("text", "")) + "\n";
     if (i + 1 < lines.size() && lines[i + 1].at("from") == line.at("from") &&
         lines[i + 1].at("note") == line.at("note"))
       continue;
@@ -61,6 +73,11 @@ Result<Target> own_target(const Context& context) {
 }
 
 Result<int> explain(const Context& context, const Operands& operands, bool as_json) {
+  if (!operands.back().starts_with('/'))
+    return fail_usage(
+        fmt::format("explain: FILE '{}' is not an absolute path, such as "
+                    "/proc/meminfo",
+                    printable(operands.back(), 60)));
   json request = {{"op", "explain"}, {"path", operands.back()}};
   const bool named = operands.size() == 2;
   Target target = UMWELT_TRY(named ? find_target(context, operands[0]) : own_target(context));

@@ -83,6 +83,7 @@ def test_empty_text_is_no_value(umwelt, command):
     ["image", "import", "-"], ["image", "import", "/etc", "--name", "a/b"], ["image", "import", "/"],
     ["attach"], ["attach", "c", "--all"], ["setup", "foo"], ["setup"], ["completion", "tcsh"],
     ["doctor", "--watch", "--json"], ["doctor", "--interval", "0"], ["oci-hook", "foo"],
+    ["explain", "web"], ["explain", "web", "proc/stat"],
 ], ids=" ".join)
 def test_wrong_command_line(umwelt, arguments):
     done = umwelt(*arguments)
