@@ -24,8 +24,10 @@ using oci::Level;
 
 struct DoctorOptions {
   bool json = false, watch = false;
-  std::uint64_t interval_s = 60;
+  std::optional<std::uint64_t> interval_s;
 };
+
+constexpr std::uint64_t kIntervalS = 60;
 
 const char* word_of(Level level) {
   switch (level) {
@@ -100,19 +102,21 @@ Result<void> log_changes(const std::vector<Finding>& before, const std::vector<F
 }
 
 Result<int> watch(const Context& context, const DoctorOptions& options) {
+  const std::uint64_t interval_s = options.interval_s.value_or(kIntervalS);
   std::vector<Finding> before;
-  UMWELT_CHECK(
-      print(fmt::format("{} every {} s\n", utc_time(std::time(nullptr)), options.interval_s)));
+  UMWELT_CHECK(print(fmt::format("{} every {} s\n", utc_time(std::time(nullptr)), interval_s)));
   for (;;) {
     auto now = oci::examine(context.directories);
     UMWELT_CHECK(log_changes(before, now));
     before = std::move(now);
-    std::this_thread::sleep_for(std::chrono::seconds(options.interval_s));
+    std::this_thread::sleep_for(std::chrono::seconds(interval_s));
   }
 }
 
 Result<int> doctor(const Context& context, const DoctorOptions& options) {
   if (options.watch && options.json) return fail_usage("doctor: give either --watch or --json");
+  if (options.interval_s && !options.watch)
+    return fail_usage("doctor: --interval is between two looks of --watch: give both");
   if (options.watch) return watch(context, options);
   const auto findings = oci::examine(context.directories);
   const bool failed = std::any_of(findings.begin(), findings.end(), is_failure);

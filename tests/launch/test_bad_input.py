@@ -82,7 +82,8 @@ def test_empty_text_is_no_value(umwelt, command):
     ["update", "c", "--memory", "64m", "--memory-swap", "32m"],
     ["image", "import", "-"], ["image", "import", "/etc", "--name", "a/b"], ["image", "import", "/"],
     ["attach"], ["attach", "c", "--all"], ["setup", "foo"], ["setup"], ["completion", "tcsh"],
-    ["doctor", "--watch", "--json"], ["doctor", "--interval", "0"], ["oci-hook", "foo"],
+    ["doctor", "--watch", "--json"], ["doctor", "--interval", "0"], ["doctor", "--interval", "5"],
+    ["oci-hook", "foo"],
     ["explain", "web"], ["explain", "web", "proc/stat"],
 ], ids=" ".join)
 def test_wrong_command_line(umwelt, arguments):
