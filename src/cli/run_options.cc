@@ -113,16 +113,21 @@ Result<launch::Mount> parse_volume(std::string_view text) {
 
 Result<launch::Mount> parse_mount(std::string_view text) {
   launch::Mount mount;
+  bool typed = false;
   for (std::string_view rest = text; !rest.empty();) {
     std::string_view value = next_part(rest, ',');
     const std::string_view key = next_part(value, '=');
+    typed |= key == "type";
     UMWELT_CHECK(set_field(mount, key, value, text));
   }
   const bool tmpfs = mount.type == launch::MountType::kTmpfs;
   if (mount.target.empty()) return bad(text, "a mount: it has no target=");
   if (!tmpfs && mount.source.empty()) return bad(text, "a mount: it has no source=");
   if (tmpfs && !mount.source.empty()) return bad(text, "a mount: a tmpfs has no source");
-  if (mount.type == launch::MountType::kBind) mount.source = UMWELT_TRY(parse_source(mount.source));
+  if (!typed)
+    mount.source = UMWELT_TRY(parse_volume_source(mount.source, mount.type));
+  else if (mount.type == launch::MountType::kBind)
+    mount.source = UMWELT_TRY(parse_source(mount.source));
   if (mount.type == launch::MountType::kVolume && !vdisk::valid_name(mount.source))
     return bad(mount.source, "the name of a volume");
   if (!tmpfs && (mount.size_bytes || mount.mode))

@@ -25,6 +25,8 @@ def test_volume_outlives_containers(umwelt, image):
         assert out.startswith("one\n") and "Read-only" in out
         assert int(out.splitlines()[-1].split()[1]) < 128 * 1024
         assert "data" in umwelt.ok("volume", "ls")
+        out = umwelt.run("--image", image, "--mount", "source=data,target=/d", "--", "cat", "/d/f")
+        assert out == "one\n"
 
 
 def test_exclusive_and_shared_volumes(umwelt, image):
