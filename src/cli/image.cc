@@ -133,7 +133,8 @@ class Output {
  public:
   static Result<Output> open(const std::string& path, mode_t mode) {
     struct stat status {};
-    if (::lstat(path.c_str(), &status) == 0) return fail(EEXIST, "open " + path);
+    if (::lstat(path.c_str(), &status) == 0)
+      return fail(0, path + " exists: remove it, or choose another file");
     const std::string folder = std::filesystem::path(path).parent_path();
     auto file = open_at(AT_FDCWD, folder.empty() ? "." : folder, O_WRONLY | O_TMPFILE, mode);
     const bool nameless = file.has_value();

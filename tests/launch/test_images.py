@@ -92,6 +92,8 @@ def test_image_commands(umwelt, image, tmp_path, rootfs):
     assert "small" in umwelt.ok("image", "ls")
     umwelt.ok("image", "inspect", "--verify", "small")
     umwelt.ok("image", "export", "small", "--output", tmp_path / "again.tar")
+    refused(umwelt, "image", "export", "small", "--output", tmp_path / "again.tar",
+            text="again.tar exists: remove it")
     again = json.loads(umwelt.ok("image", "import", "--json", "--name", "again",
                                  tmp_path / "again.tar"))
     assert again["digest"] == listed["small"]["digest"]
