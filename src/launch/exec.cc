@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -18,13 +20,18 @@
 namespace umwelt::launch {
 namespace {
 
-// Ends the child if the launcher can't go on with it. That a frozen one does later.
+constexpr int kPatienceMs = 1000;
+
+// Ends the child if the launcher can't go on with it, and waits for that: it would be a zombie in
+// the container until the host's init takes it. A frozen one ends later.
 class Guard {
  public:
   explicit Guard(const ChildProcess& child) : child_(&child) {}
   ~Guard() {
-    if (child_ != nullptr)
-      ::syscall(SYS_pidfd_send_signal, child_->pidfd.get(), SIGKILL, nullptr, 0);
+    if (child_ == nullptr) return;
+    ::syscall(SYS_pidfd_send_signal, child_->pidfd.get(), SIGKILL, nullptr, 0);
+    pollfd end{child_->pidfd.get(), POLLIN, 0};
+    if (::poll(&end, 1, kPatienceMs) > 0) ::waitpid(child_->pid, nullptr, WNOHANG);
   }
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;

@@ -58,6 +58,7 @@ def test_exec_exit_codes(umwelt, name):
         assert done.returncode == code and done.stderr.count("\n") == 1
     done = umwelt("exec", "--user", "ghost", name, "true")
     assert done.returncode == 125 and "ghost" in done.stderr
+    assert "Z" not in umwelt.ok("exec", name, "ps", "-eo", "stat=")
 
 
 def test_exec_counts_against_the_limit(umwelt, name):
