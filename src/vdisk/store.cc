@@ -319,8 +319,10 @@ Result<void> Store::grow_in_use(const std::string& name, std::uint64_t wanted) c
   if (!disk) return fail(disk.error().code == ENOTCONN ? EBUSY : disk.error().code, name);
   const Record& record = disk->record();
   if (wanted <= record.capacity_bytes)
-    return fail(EINVAL,
-                fmt::format("a vdisk in use only grows; it has {} bytes", record.capacity_bytes));
+    return fail(0,
+                fmt::format("{} is in use and only grows, from its {} MiB: give more, or stop its "
+                            "container first",
+                            name, record.capacity_bytes >> 20));
   UniqueFd store_lock = UMWELT_TRY(lock_store());
   const std::uint64_t before = UMWELT_TRY(length_of(disk->file()));
   UMWELT_CHECK(admit_growth(record, before, wanted));

@@ -51,6 +51,15 @@ Result<void> apply_size(int file, std::uint64_t bytes) {
   return {};
 }
 
+// For what is in it now; resize2fs says it in blocks, in the last word.
+Result<std::uint64_t> least_capacity(int file) {
+  const std::string said = UMWELT_TRY(check_tool({"resize2fs", "-P", path_of(file)}, {}, {}, file));
+  const std::string_view line = umwelt::trim(said);
+  const auto blocks = parse_u64(line.substr(line.rfind(' ') + 1));
+  if (!blocks) return fail(EPROTO, "read what resize2fs says");
+  return *blocks * UMWELT_TRY(read_superblock(file)).block_bytes;
+}
+
 }  // namespace
 
 Result<void> lengthen(int file, Class c, std::uint64_t before, std::uint64_t bytes) {
@@ -264,8 +273,14 @@ Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progres
 Result<void> resize(int file, Class c, std::uint64_t capacity_bytes) {
   const Report report = UMWELT_TRY(check(file, Effort::kSafe));
   if (report.health == Health::kDamaged) return fail(EUCLEAN, "resize a damaged vdisk");
-  UMWELT_TRY(check_tool({"resize2fs", path_of(file), fmt::format("{}K", capacity_bytes / 1024)}, {},
-                        {}, file));
+  const auto resized = check_tool(
+      {"resize2fs", path_of(file), fmt::format("{}K", capacity_bytes / 1024)}, {}, {}, file);
+  if (!resized) {
+    if (const auto least = least_capacity(file); least && *least > capacity_bytes)
+      return fail(0, fmt::format("the vdisk can't be smaller than {}m, for what is in it",
+                                 (*least + (1 << 20) - 1) >> 20));
+    return fail(resized.error());
+  }
   UMWELT_CHECK(apply_size(file, capacity_bytes));
   return allocate_for(file, c, capacity_bytes, file);
 }

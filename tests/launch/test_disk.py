@@ -126,6 +126,12 @@ def test_vdisk_commands(umwelt, image):
     assert made["record"]["capacity_bytes"] == 128 * MIB and not made["in_use"]
     refused(umwelt, "vdisk", "create", "a", "--size", "64m", text="exists")
     umwelt.ok("vdisk", "grow", "a", "--size", "256m")
+    umwelt.sh("--disk", "a", "head -c 60M /dev/zero > /root/f; sync")
+    wait_until(lambda: not vdisks(umwelt)["a"]["in_use"])
+    line = refused(umwelt, "vdisk", "grow", "a", "--size", "48m", text="can't be smaller than")
+    least = int(re.search(r"than (\d+)m", line)[1])
+    assert 60 < least < 128
+    umwelt.ok("vdisk", "check", "a")
     umwelt.ok("vdisk", "snapshot", "a", "a-before")
     umwelt.ok("vdisk", "clone", "a-before", "b")
     refused(umwelt, "run", "--image", image, "--disk", "a-before", "--", "true", text="snapshot")
