@@ -207,10 +207,15 @@ Result<Entry> Store::find(const std::string& name) const {
 Result<Usage> Store::usage(const std::string& name) const {
   UniqueFd file = UMWELT_TRY(open_file(name, O_RDONLY));
   const Record record = UMWELT_TRY(read_record(file.get()));
-  if (is_locked_by_others(file.get())) {
-    if (const auto disk = look(name)) return vdisk::usage(*disk);
-  }
-  return read_usage(file.get());
+  const auto usage_now = [&]() -> Result<Usage> {
+    if (is_locked_by_others(file.get())) {
+      if (const auto disk = look(name)) return vdisk::usage(*disk);
+    }
+    return read_usage(file.get());
+  };
+  Usage usage = UMWELT_TRY(usage_now());
+  usage.guaranteed = record.cls == Class::kGuaranteed;
+  return usage;
 }
 
 Result<UniqueFd> Store::lock(const std::string& name, Lock kind) const {

@@ -74,6 +74,7 @@ Result<void> lengthen(int file, Class c, std::uint64_t before, std::uint64_t byt
 }
 
 std::uint64_t Usage::reclaimable_bytes() const {
+  if (guaranteed) return 0;
   const std::uint64_t metadata = saturating_sub(capacity_bytes, usable_bytes);
   return saturating_sub(saturating_sub(allocated_bytes, metadata), live_bytes);
 }

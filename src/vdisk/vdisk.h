@@ -84,6 +84,7 @@ struct Usage {
   std::uint64_t allocated_bytes = 0;  // on the host
   std::uint64_t inodes = 0, used_inodes = 0;
   bool attached = false;
+  bool guaranteed = false;  // keeps what it has allocated
 
   // Allocated without need: what a trim can give back (an estimate).
   std::uint64_t reclaimable_bytes() const;

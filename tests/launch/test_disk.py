@@ -141,6 +141,11 @@ def test_vdisk_commands(umwelt, image):
     assert "promised" in umwelt.ok("vdisk", "df")
     assert json.loads(umwelt.ok("vdisk", "inspect", "b"))[0]["usage"]["capacity_bytes"] == 256 * MIB
     umwelt.ok("vdisk", "trim", "a")
+    full = json.loads(umwelt.ok("vdisk", "create", "--json", "--size", "64m", "--class",
+                                "guaranteed", "full"))
+    assert full["usage"]["reclaimable_bytes"] == 0  # nor does a trim give anything back
+    refused(umwelt, "vdisk", "trim", "full", text="guaranteed")
+    umwelt.ok("vdisk", "rm", "full")
     assert umwelt.ok("vdisk", "repair", "a").startswith("a  ")
     umwelt.ok("vdisk", "rm", "a", "a-before", "b")
     refused(umwelt, "vdisk", "rm", "a", text="there is no vdisk a")
