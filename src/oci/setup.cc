@@ -37,6 +37,13 @@ std::string runtime_option(const SetupPaths& paths) {
   return paths.runtime.empty() ? "" : " --runtime-dir " + paths.runtime;
 }
 
+// The wrapper has the runtime's own arguments, and so nobody can name the daemon's folder there.
+void add_environment_step(SetupPlan& plan, const SetupPaths& paths, const std::string& daemon) {
+  if (!paths.runtime.empty())
+    plan.next.push_back("put UMWELT_RUNTIME_DIR=" + paths.runtime + " into the environment of " +
+                        daemon + ", or umweltd is looked for in the usual folder");
+}
+
 // A hook does not learn its stage: one file for each.
 Result<void> add_hook_files(SetupPlan& plan, const std::string& directory,
                             const SetupPaths& paths) {
@@ -108,6 +115,7 @@ Result<SetupPlan> plan_docker(const SetupPaths& paths) {
   const auto after = edit_docker_json(text, kRuntimeName, program, standard->arguments);
   if (!after) return fail(0, path + ": " + after.error().message());
   UMWELT_CHECK(add_edit(plan, path, *after));
+  add_environment_step(plan, paths, "dockerd and containerd");
   return plan;
 }
 
@@ -147,6 +155,7 @@ Result<SetupPlan> plan_containerd(const SetupPaths& paths) {
   plan.reload = "systemctl daemon-reload && systemctl restart containerd";
   plan.next = {"for ctr, where no systemd starts containerd: put " + paths.state +
                "/runtimes first in its PATH"};
+  add_environment_step(plan, paths, "containerd");
   return plan;
 }
 

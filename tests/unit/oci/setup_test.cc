@@ -260,6 +260,16 @@ TEST_F(SetupTest, HooksKnowWhereTheDaemonIs) {
   }
 }
 
+TEST_F(SetupTest, AWrapperIsToldByItsEnvironmentWhereTheDaemonIs) {
+  const auto told = testing::Contains(testing::HasSubstr("UMWELT_RUNTIME_DIR=/run/other"));
+  for (const char* runtime : {"docker", "containerd"}) {
+    paths_.runtime.clear();
+    EXPECT_THAT(plan_setup(runtime, paths_)->next, testing::Not(told)) << runtime;
+    paths_.runtime = "/run/other";
+    EXPECT_THAT(plan_setup(runtime, paths_)->next, told) << runtime;
+  }
+}
+
 TEST(SetupContainerd, AFileWithoutAVersionGetsOneWhereThatChangesNothing) {
   const auto edited = edit_containerd_toml("# theirs\nroot = \"/x\"\n[plugins]\n", "/p");
   ASSERT_TRUE(edited) << edited.error().message();
