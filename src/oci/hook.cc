@@ -241,7 +241,9 @@ int run_hook(const std::vector<std::string>& arguments) {
   }
   const auto code = run_stage(stage, *directories);
   if (code) return *code;
-  report(*directories, "?", code.error().message() + "; it starts with the host's files");
+  const bool starts = stage != "poststop";
+  report(*directories, "?",
+         code.error().message() + (starts ? "; it starts with the host's files" : ""));
   return 0;
 }
 

@@ -93,6 +93,14 @@ def test_wrong_command_line(umwelt, arguments):
     assert done.stderr.startswith("umwelt: ") and done.stderr.count("\n") == 1, done.stderr
 
 
+def test_a_hook_without_a_state(umwelt):
+    umwelt.ok("daemon", "start")
+    for stage in ("createRuntime", "poststop"):
+        done = umwelt("oci-hook", stage, input="")
+        assert done.returncode == 0 and done.stderr.count("\n") == 1, done
+        assert ("it starts with the host's files" in done.stderr) == (stage != "poststop")
+
+
 def test_no_command(umwelt):
     for arguments in (["run"], ["run", "--"], ["run", "--memory", "64m"]):
         done = umwelt(*arguments)
