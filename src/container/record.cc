@@ -128,14 +128,15 @@ std::uint64_t clock_ns(clockid_t clock) {
          static_cast<std::uint64_t>(time.tv_nsec);
 }
 
-Result<std::string> directory(const std::string& given, const char* variable,
+Result<std::string> directory(const std::string& given, const char* option, const char* variable,
                               const std::string& fallback) {
   const char* environment = std::getenv(variable);
   std::string path = given;
   if (path.empty() && environment != nullptr) path = environment;
   if (path.empty()) path = fallback;
   if (!absolute_path(path) || std::any_of(path.begin(), path.end(), control_character))
-    return fail(EINVAL, "\"" + path + "\" is not an absolute path without \"..\"");
+    return fail(0, std::string(given.empty() ? variable : option) + ": '" + path +
+                       "' is not an absolute path without '..'");
   path = std::filesystem::path(path).lexically_normal().string();
   if (path.size() > 1 && path.back() == '/') path.pop_back();
   return path;
@@ -288,9 +289,9 @@ bool process_lives(pid_t pid, std::uint64_t starttime) {
 Result<Directories> directories(const std::string& runtime, const std::string& state,
                                 const std::string& config) {
   Directories out;
-  out.runtime = UMWELT_TRY(directory(runtime, "UMWELT_RUNTIME_DIR", out.runtime));
-  out.state = UMWELT_TRY(directory(state, "UMWELT_STATE_DIR", out.state));
-  out.config = UMWELT_TRY(directory(config, "UMWELT_CONFIG", out.config));
+  out.runtime = UMWELT_TRY(directory(runtime, "--runtime-dir", "UMWELT_RUNTIME_DIR", out.runtime));
+  out.state = UMWELT_TRY(directory(state, "--state-dir", "UMWELT_STATE_DIR", out.state));
+  out.config = UMWELT_TRY(directory(config, "--config", "UMWELT_CONFIG", out.config));
   if (out.socket().size() >= sizeof(sockaddr_un::sun_path))
     return fail(ENAMETOOLONG, "runtime directory \"" + out.runtime + "\" for a unix socket");
   return out;

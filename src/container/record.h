@@ -85,8 +85,9 @@ struct Directories {
   std::string shared_sys() const { return state + "/sys"; }
 };
 // From --runtime-dir and the like ("" when not given), else UMWELT_RUNTIME_DIR, UMWELT_STATE_DIR,
-// UMWELT_CONFIG, else the defaults. EINVAL for a path that is not absolute or has "..";
-// ENAMETOOLONG when the control socket's path would not fit in a sockaddr_un.
+// UMWELT_CONFIG, else the defaults. A whole sentence (code 0) with the name of option or variable
+// for a path that is not absolute or has ".."; ENAMETOOLONG when the control socket's path would
+// not fit in a sockaddr_un.
 Result<Directories> directories(const std::string& runtime, const std::string& state,
                                 const std::string& config);
 

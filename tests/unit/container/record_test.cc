@@ -177,10 +177,15 @@ TEST(Directories, RefusesRelativeAndTooLong) {
   for (const char* path : {"run", "./run", "/a/../b", "/a\nb"}) {
     const auto result = directories(path, "", "");
     ASSERT_FALSE(result) << path;
-    EXPECT_EQ(result.error().code, EINVAL);
+    EXPECT_TRUE(result.error().message().starts_with("--runtime-dir: '")) << result.error().text;
   }
   EXPECT_FALSE(directories("/r", "relative", ""));
   EXPECT_FALSE(directories("/r", "/s", "relative"));
+  ::setenv("UMWELT_CONFIG", "relative", 1);
+  const auto variable = directories("/r", "/s", "");
+  ::unsetenv("UMWELT_CONFIG");
+  ASSERT_FALSE(variable);
+  EXPECT_TRUE(variable.error().message().starts_with("UMWELT_CONFIG: 'relative'"));
   const std::string longest(107 - std::string("/umweltd.sock").size() - 1, 'a');
   EXPECT_TRUE(directories("/" + longest, "", ""));
   const auto result = directories("/" + longest + "a", "", "");
