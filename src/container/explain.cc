@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/explain.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -44,9 +45,15 @@ std::optional<json> from_host(const view::HostLine& wanted) {
 
 json explain_one(Container& container, const view::LineSource& source, std::string_view text) {
   json from = json::array();
+  // v1 has a limit on swap as two, and one of them may be named already.
+  const auto is_named = [&from](const json& origin) {
+    return std::any_of(from.begin(), from.end(), [&](const json& named) {
+      return named["file"] == origin["file"] && named.value("line", "") == origin.value("line", "");
+    });
+  };
   for (const std::string& name : source.cgroup)
     for (const cgroup::KernelValue& value : container.origin_of(name))
-      from.push_back(from_cgroup(value));
+      if (json origin = from_cgroup(value); !is_named(origin)) from.push_back(std::move(origin));
   for (const view::HostLine& line : source.host)
     if (auto found = from_host(line)) from.push_back(*std::move(found));
   // v1 has no such count, or nobody set the limit.

@@ -30,6 +30,8 @@ def test_every_value_is_in_the_file_that_it_is_said_to_be_from(umwelt, name):
         assert "\n".join(line["text"] for line in lines)
         for line in lines:
             assert line["from"] or line["note"], line
+            origins = [(source["file"], source.get("line")) for source in line["from"]]
+            assert len(origins) == len(set(origins)), line
             if file == "/proc/meminfo" and re.search(r" [1-9]\d* kB", line["text"]):
                 assert line["from"], line
             for source in line["from"]:
