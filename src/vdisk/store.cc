@@ -187,13 +187,14 @@ Result<UniqueFd> Store::open_file(const std::string& name, int access) const {
 
 Result<std::vector<Entry>> Store::list() const {
   auto names = UMWELT_TRY(read_names_at(directory_.get(), "."));
-  std::sort(names.begin(), names.end());
   std::vector<Entry> entries;
   for (std::string& name : names) {
     if (!name.ends_with(kSuffix)) continue;
     name.resize(name.size() - kSuffix.size());
     if (auto entry = find(name)) entries.push_back(std::move(*entry));
   }
+  std::sort(entries.begin(), entries.end(),
+            [](const Entry& a, const Entry& b) { return a.name < b.name; });
   return entries;
 }
 

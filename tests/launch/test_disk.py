@@ -136,7 +136,8 @@ def test_vdisk_commands(umwelt, image):
     umwelt.ok("vdisk", "clone", "a-before", "b")
     refused(umwelt, "run", "--image", image, "--disk", "a-before", "--", "true", text="snapshot")
     df = json.loads(umwelt.ok("vdisk", "df", "--json"))
-    assert {d["name"] for d in df["vdisks"]} >= {"a", "a-before", "b"}
+    names = [d["name"] for d in df["vdisks"]]
+    assert set(names) >= {"a", "a-before", "b"} and names == sorted(names)
     assert df["pool"]["promised_bytes"] >= 3 * 256 * MIB
     assert "promised" in umwelt.ok("vdisk", "df")
     assert json.loads(umwelt.ok("vdisk", "inspect", "b"))[0]["usage"]["capacity_bytes"] == 256 * MIB
