@@ -48,7 +48,8 @@ Result<void> show_json(const Store& store, const std::string& name) {
 }
 
 Result<int> create(const Context& context, const CreateOptions& options, const std::string& name) {
-  if (!options.size) return fail_usage("vdisk create: --size is missing");
+  if (!options.size)
+    return fail_usage("vdisk create: --size is missing; see umwelt vdisk create --help");
   if (options.clone && options.image.empty())
     return fail_usage("vdisk create: --clone needs --image");
   UMWELT_CHECK(check_disk_name(name));
@@ -161,7 +162,7 @@ Result<int> inspect(const Context& context, const Operands& names) {
 
 Result<int> grow(const Context& context, std::optional<std::uint64_t> size, bool json,
                  const std::string& name) {
-  if (!size) return fail_usage("vdisk grow: --size is missing");
+  if (!size) return fail_usage("vdisk grow: --size is missing; see umwelt vdisk grow --help");
   const Store store = UMWELT_TRY(open_vdisks(context));
   std::optional<Progress> progress("growing " + name);
   auto grown = store.resize(name, *size);

@@ -100,7 +100,8 @@ Result<void> show_json(const Store& store, const std::string& name) {
 }
 
 Result<int> create(const Context& context, const CreateOptions& options, const std::string& name) {
-  if (!options.size) return fail_usage("volume create: --size is missing");
+  if (!options.size)
+    return fail_usage("volume create: --size is missing; see umwelt volume create --help");
   if (const auto good = parse_name(name); !good)
     return fail_usage("volume create: " + good.error().text);
   const Store store = UMWELT_TRY(open_vdisks(context));
@@ -199,7 +200,8 @@ Result<void> apply_now(const Context& context, const Store& store, const std::st
 
 Result<int> update(const Context& context, const IoLimits& wanted, bool json,
                    const Operands& names) {
-  if (!wanted.any()) return fail_usage("volume update: no limit is named");
+  if (!wanted.any())
+    return fail_usage("volume update: no limit is given; see umwelt volume update --help");
   const Store store = UMWELT_TRY(open_vdisks(context));
   nlohmann::json all = nlohmann::json::array();
   const auto act = [&](const std::string& name) -> Result<void> {
