@@ -109,13 +109,21 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
   return code;
 }
 
+// Of other runtimes, else of the launcher's own, whose names nobody else knows.
+Result<oci::Found> find(const Context& context, const std::string& name) {
+  const auto found = oci::find_container(name, run_quietly);
+  if (found) return *found;
+  const launch::Store store = UMWELT_TRY(open_store(context.directories));
+  const auto own = find_running(store, name);
+  return own ? oci::find_container(own->spec.id, run_quietly) : fail(found.error());
+}
+
 Result<int> attach(const Context& context, const AttachOptions& options, const Operands& names) {
   if (options.all != names.empty())
     return fail_usage("attach: give either names or --all; see umwelt attach --help");
   if (options.all) return attach_all(context, options);
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
-    const oci::Found found = UMWELT_TRY(oci::find_container(name, run_quietly));
-    return attach_one(context, options, found);
+    return attach_one(context, options, UMWELT_TRY(find(context, name)));
   });
 }
 

@@ -59,7 +59,12 @@ Result<Target> find_target(const Context& context, const std::string& name) {
   const auto launched = find_container(store, name);
   if (launched) {
     UMWELT_TRY(find_running(store, name));
-    return Target{UMWELT_TRY(control::connect_or_start(context.directories)), launched->spec.id};
+    Target target{UMWELT_TRY(control::connect_or_start(context.directories)), launched->spec.id};
+    if (launched->spec.views == launch::Views::kNone && !target.client.resources(target.id))
+      return fail(0, fmt::format("container {} has the machine's files: umwelt attach {} gives it "
+                                 "its own",
+                                 launched->spec.name, launched->spec.name));
+    return target;
   }
   auto client = control::Client::connect(context.directories.socket());
   if (!client) return fail(launched.error());

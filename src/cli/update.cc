@@ -41,14 +41,18 @@ Result<void> update_one(const Context& context, launch::Store& store, const Limi
   UMWELT_TRY(store.update(launched.spec.id, [&](launch::Launched& now) {
     now.spec.limits = merged(now.spec.limits, limits);
   }));
+  // It has the machine's files, unless umwelt attach gave it its own.
+  const bool viewless = launched.spec.views == launch::Views::kNone;
   auto client = UMWELT_TRY(connect_daemon(context.directories));
-  if (!client)
+  if (client) {
+    const auto refreshed = client->refresh(launched.spec.id);
+    if (!viewless || refreshed || refreshed.error().code != ENOENT) UMWELT_CHECK(refreshed);
+  } else if (!viewless) {
     print_note(
         fmt::format("the limits of {} are changed, but no daemon runs: what the container "
                     "sees follows when one does (umwelt daemon start)",
                     launched.spec.name));
-  else
-    UMWELT_CHECK(client->refresh(launched.spec.id));
+  }
   return print(name + "\n");
 }
 

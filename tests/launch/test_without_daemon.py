@@ -62,6 +62,30 @@ def test_what_became_of_best_effort_is_in_inspect_and_holds_for_exec(alone):
         assert alone("rm", "--force", "web").returncode == 0
 
 
+def test_best_effort_gets_its_files_later(tmp_path):
+    own = launcher.Umwelt(tmp_path)
+    own.environment["UMWELT_CONFIG"] = str(tmp_path / "absent")
+    try:
+        started = own("run", "--detach", "--name", "web", "--views", "best-effort", "--memory", "64m",
+                      "--", "sleep", "600")
+        assert started.returncode == 0 and "the machine's files" in started.stderr
+        assert own.ok("update", "--memory", "96m", "web") == "web\n"
+        del own.environment["UMWELT_CONFIG"]
+        own.ok("daemon", "start")
+        assert own.ok("update", "--memory", "128m", "web") == "web\n"
+        refused = own("explain", "web", "/proc/meminfo")
+        assert refused.returncode == 1 and "umwelt attach web" in refused.stderr
+        own.ok("attach", "web")
+        total = own.ok("exec", "web", "head", "-1", "/proc/meminfo")
+        assert total.split()[1] == str(128 << 10)
+        assert own.ok("explain", "web", "/proc/meminfo").startswith(total)
+        own.ok("update", "--memory", "160m", "web")
+        assert own.ok("exec", "web", "head", "-1", "/proc/meminfo").split()[1] == str(160 << 10)
+    finally:
+        own("rm", "--force", "web")
+        own.clean_up()
+
+
 def test_a_daemon_that_runs_is_used(umwelt):
     shown = umwelt.run("--views", "best-effort", "--memory", "64m", "--", "head", "-1",
                        "/proc/meminfo")
