@@ -63,9 +63,9 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
   std::unique_lock lock(state->mutex);
   if (!state->ended.wait_until(lock, state->begun + patience, not_busy))
     return fail(too_late(*state));
+  const auto result = std::make_shared<std::optional<Result<T>>>();
   state->busy = true;
   state->begun = Clock::now();
-  const auto result = std::make_shared<std::optional<Result<T>>>();
   try {
     std::thread([state, result, work = std::move(work)] {
       Result<T> done = [&]() -> Result<T> {
@@ -81,7 +81,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
       late_ -= std::exchange(state->late, false) ? 1 : 0;
       state->ended.notify_all();
     }).detach();
-  } catch (const std::system_error& error) {
+  } catch (const std::exception&) {  // no thread, or no memory for it
     state->busy = false;
     return fail(EAGAIN, "start a thread");
   }

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include <condition_variable>
+#include <functional>
+#include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 #include <thread>
 
 #include "base/file.h"
@@ -22,7 +24,10 @@
 namespace umwelt::control {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr std::size_t kMaxConnections = 64;
+constexpr std::chrono::milliseconds kIdle{500};           // may be closed when there are so many
 constexpr std::chrono::milliseconds kReplyPatience{500};  // at the end
 
 nlohmann::json error_reply(const Error& error) {
@@ -50,12 +55,14 @@ nlohmann::json answer(const Server::Handler& handler, const nlohmann::json& requ
   }
 }
 
-// Until the peer closes, breaks the connection or stops reading.
-void serve(int fd, const Server::Handler& handler) {
-  for (;;) {
+// Until the peer closes, breaks the connection or stops reading. `asks` is told when a request is
+// there and when it is answered.
+void serve(int fd, const Server::Handler& handler, const std::function<void(bool)>& asks) {
+  for (;; asks(false)) {
     Result<std::optional<nlohmann::json>> request = receive_message(fd);
     nlohmann::json reply;
     if (request && !*request) return;
+    asks(true);
     if (request)
       reply = answer(handler, **request);
     else if (request.error().code == EMSGSIZE || request.error().code == EBADMSG)
@@ -81,15 +88,32 @@ struct Server::Impl {
   std::thread acceptor;
   std::mutex mutex;
   std::condition_variable idle;
-  std::set<int> connections;  // open descriptors, each owned by its thread
+  // When each was last asked something: open descriptors, each owned by its thread. nullopt: is
+  // being asked.
+  std::map<int, std::optional<Clock::time_point>> connections;
   bool stopping = false;
 
   void accept_loop();
+  void wait_for_room();
   void start_connection(UniqueFd fd);
 };
 
+// Whoever connects meanwhile waits in the backlog. A client connects again where its connection was
+// closed because it did not use it.
+void Server::Impl::wait_for_room() {
+  std::unique_lock lock(mutex);
+  while (connections.size() >= kMaxConnections && !stopping) {
+    std::pair<Clock::time_point, int> oldest{Clock::time_point::max(), -1};
+    for (const auto& [fd, since] : connections)
+      if (since) oldest = std::min(oldest, std::pair(*since, fd));
+    if (oldest.second >= 0 && Clock::now() - oldest.first > kIdle)
+      ::shutdown(oldest.second, SHUT_RD);
+    idle.wait_for(lock, std::chrono::milliseconds(20));
+  }
+}
+
 void Server::Impl::accept_loop() {
-  for (;;) {
+  for (;; wait_for_room()) {
     pollfd entries[] = {{listener.socket.get(), POLLIN, 0}, {stop.get(), POLLIN, 0}};
     ::poll(entries, 2, -1);
     const int fd = ::accept4(listener.socket.get(), nullptr, nullptr, SOCK_CLOEXEC);
@@ -116,15 +140,14 @@ void Server::Impl::start_connection(UniqueFd fd) {
   }
   grow_buffers(fd.get());
   std::lock_guard guard(mutex);
-  if (connections.size() >= kMaxConnections) {
-    (void)send_message(fd.get(), error_reply({EBUSY, "too many connections"}));
-    return;
-  }
   const int number = fd.get();
-  connections.insert(number);
+  connections[number] = Clock::now();
   try {
     std::thread([this, connection = std::move(fd)]() mutable {
-      serve(connection.get(), handler);
+      serve(connection.get(), handler, [&](bool asked) {
+        std::lock_guard guard(mutex);
+        connections[connection.get()] = asked ? std::nullopt : std::optional(Clock::now());
+      });
       std::lock_guard done(mutex);
       connections.erase(connection.get());
       connection.reset();
@@ -194,7 +217,7 @@ Server::~Server() {
   std::unique_lock lock(impl.mutex);
   const auto all_gone = [&] { return impl.connections.empty(); };
   for (const int how : {SHUT_RD, SHUT_RDWR}) {
-    for (const int fd : impl.connections) ::shutdown(fd, how);
+    for (const auto& [fd, since] : impl.connections) ::shutdown(fd, how);
     if (impl.idle.wait_for(lock, kReplyPatience, all_gone)) return;
   }
   impl.idle.wait(lock, all_gone);

@@ -25,7 +25,8 @@ struct Listener {
 };
 
 // Serves the control socket in threads of its own until destroyed; the handler is called by several
-// at a time, one for each of at most 64 connections. A peer that is not root or the
+// at a time, one for each of at most 64 connections; when there are so many, the next one waits
+// until one ends or asks nothing for half a second, which is closed. A peer that is not root or the
 // daemon's own user is refused (SO_PEERCRED). A malformed or oversized message gets an error reply
 // and harms nobody else; a peer that does not read its replies is dropped.
 class Server {
