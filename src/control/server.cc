@@ -145,7 +145,7 @@ void Server::Impl::start_connection(UniqueFd fd) {
   try {
     std::thread([this, connection = std::move(fd)]() mutable {
       serve(connection.get(), handler, [&](bool asked) {
-        std::lock_guard guard(mutex);
+        std::lock_guard change(mutex);
         connections[connection.get()] = asked ? std::nullopt : std::optional(Clock::now());
       });
       std::lock_guard done(mutex);
