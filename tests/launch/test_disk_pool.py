@@ -265,6 +265,6 @@ def test_an_interrupted_export_leaves_no_file(umwelt, tmp_path):
     assert export.returncode != 0 and list(out.iterdir()) == []
     umwelt.ok("image", "export", "zeros", "--output", out / "a.tar")
     assert (out / "a.tar").stat().st_size > 200 * MIB
-    refused(umwelt, "image", "export", "zeros", "--output", out / "a.tar", text="File exists")
+    refused(umwelt, "image", "export", "zeros", "--output", out / "a.tar", text="exists: remove it")
     refused(umwelt, "image", "export", "zeros", "--output", out / "absent/a.tar", text="No such file")
     umwelt.ok("image", "rm", "zeros")

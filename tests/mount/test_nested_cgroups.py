@@ -143,9 +143,9 @@ def test_the_system_calls_of_a_read_do_not_grow_with_the_depth(daemon, nested, f
         # Four requests with two calls each, and up to four control files; now and then the limits
         # are read again meanwhile.
         assert round(each) <= 12, f"limited by {where}, depth {depth}: {each} system calls"
-        # One level has no ancestor that could limit it. How often limits have become too old and
-        # are read again, at most one call a cat, depends on how fast the machine is just now.
-        assert each <= counts[where, DEPTHS[1]] + 1, f"grows with the depth {depth}"
+        # One level has no ancestor that could limit it. How often limits have become too old and are
+        # read again, and how many reads share a text, depends on how fast the machine is just now.
+        assert each <= counts[where, DEPTHS[1]] + 2, f"grows with the depth {depth}"
 
 
 def test_the_smallest_limit_of_50_levels_counts(daemon, nested):
