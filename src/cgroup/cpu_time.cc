@@ -100,10 +100,11 @@ Result<std::uint64_t> CpuTimeReader::read_throttled(std::string& buffer, std::ui
   if (const auto text = UMWELT_TRY(cpu_stat_.read(buffer)))
     throttled_ns = std::max(throttled_ns, UMWELT_TRY(parse(*text)));
   // cpu.stat counts the cgroup's own quota; what an ancestor's quota did to the tasks here is in
-  // cpu.stat.local (since 6.6).
+  // cpu.stat.local (since 6.6). Every v2 cgroup has that file; where the cpu controller ends at an
+  // ancestor there is nothing in it (cgroup_local_stat_show() in kernel/cgroup/cgroup.c).
   if (ancestor_has_quota_) {
-    if (const auto text = UMWELT_TRY(cpu_stat_local_.read(buffer)))
-      throttled_ns = std::max(throttled_ns, UMWELT_TRY(parse(*text)));
+    const auto text = UMWELT_TRY(cpu_stat_local_.read(buffer));
+    if (text && !text->empty()) throttled_ns = std::max(throttled_ns, UMWELT_TRY(parse(*text)));
   }
   return throttled_ns;
 }

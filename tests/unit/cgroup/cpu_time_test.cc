@@ -114,6 +114,20 @@ TEST_F(CpuTimeOfTree, AnAncestorsQuotaThrottlesTheTasksHere) {
   EXPECT_EQ(reader->read(kCpuTime)->cpu_time->throttled_ns, 70000u);
 }
 
+// A service in a slice that has a quota.
+TEST_F(CpuTimeOfTree, BelowTheLastCgroupWithTheCpuControllerNothingIsSaidOfAQuota) {
+  hierarchies_.v2 = "/cg";
+  tree_.write("cg/p/cpu.max", "50000 100000\n");
+  tree_.write("cg/p/a/cpu.stat", "usage_usec 2\nuser_usec 1\nsystem_usec 1\n");
+  tree_.write("cg/p/a/cpu.stat.local", "");
+  auto reader = Reader::open(hierarchies_, {{"", "/p/a"}}, tree_.root());
+  ASSERT_TRUE(reader);
+  const auto state = reader->read(kCpuTime);
+  ASSERT_TRUE(state) << state.error().text;
+  EXPECT_EQ(sum(*state->cpu_time), 2000u);
+  EXPECT_EQ(state->cpu_time->throttled_ns, 0u);
+}
+
 TEST_F(CpuTimeOfTree, CpuOnV1WithoutCpuacct) {
   hierarchies_.v1 = {{"cpu", "/cpu"}};
   hierarchies_.v2 = "/cg";
