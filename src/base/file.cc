@@ -36,6 +36,10 @@ Result<std::string> read_whole(int fd, const std::string& path, std::size_t max_
   return text;
 }
 
+// What pread_all() and pread_record() read is the kernel's, and /proc/interrupts has 11 bytes for
+// each CPU in each line: 10 MiB with a thousand of both.
+constexpr std::size_t kMaxPreadBytes = 128U << 20;
+
 Result<std::string_view> pread_until(int fd, std::string& buffer, bool short_read_ends) {
   if (buffer.size() < 4096) buffer.resize(std::max<std::size_t>(buffer.capacity(), 4096));
   std::size_t used = 0;
@@ -46,7 +50,7 @@ Result<std::string_view> pread_until(int fd, std::string& buffer, bool short_rea
     if (n < 0) return fail_errno("pread");
     used += static_cast<std::size_t>(n);
     if (n == 0 || (short_read_ends && static_cast<std::size_t>(n) < room)) break;
-    if (used > kMaxFileBytes) return fail(EFBIG, "pread");
+    if (used > kMaxPreadBytes) return fail(EFBIG, "pread");
     if (used == buffer.size()) buffer.resize(buffer.size() * 2);
   }
   return std::string_view(buffer.data(), used);

@@ -51,6 +51,20 @@ TEST(ReadNames, OnlyOfADirectory) {
   EXPECT_EQ(read_names_at(AT_FDCWD, "/nowhere").error().code, ENOENT);
 }
 
+// /proc/interrupts of a machine with 1024 CPUs and as many interrupts for each of its devices.
+TEST(Pread, TakesTheLargestFileOfAnyMachine) {
+  const Directory directory;
+  const std::string path = directory.path() + "/interrupts";
+  constexpr off_t kBytes = 40 << 20;
+  auto fd = open_at(AT_FDCWD, path, O_RDWR | O_CREAT, 0600);
+  ASSERT_TRUE(fd);
+  ASSERT_EQ(::ftruncate(fd->get(), kBytes), 0);
+  std::string buffer;
+  const auto text = pread_all(fd->get(), buffer);
+  ASSERT_TRUE(text) << text.error().message();
+  EXPECT_EQ(text->size(), std::size_t{kBytes});
+}
+
 TEST(ReplaceFile, ByManyAtOnce) {
   const Directory directory;
   const std::string path = directory.path() + "/file";
