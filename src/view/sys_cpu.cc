@@ -76,6 +76,7 @@ constexpr SysFile kFiles[] = {
     {CPU "topology/thread_siblings", 0, true, render_mask},
     {CPU "topology/thread_siblings_list", 0, true, render_list},
     {"sys/devices/system/cpu/cpufreq/policy*/affected_cpus", 0, false, render_words},
+    {"sys/devices/system/cpu/cpufreq/policy*/freqdomain_cpus", 0, false, render_words},
     {"sys/devices/system/cpu/cpufreq/policy*/related_cpus", 0, false, render_words},
     {"sys/devices/system/cpu/nohz_full", 0, true, render_nohz_full},
 };

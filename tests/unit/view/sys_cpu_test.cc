@@ -77,6 +77,7 @@ TEST(SysCpu, ListsOfWordsAndOfNoHzCpus) {
   const Resources host = container("1,4-5", CpuIds::kHost);
   EXPECT_EQ(file(host, "cpufreq/policy4/affected_cpus", "4 5 6\n"), "4 5\n");
   EXPECT_EQ(file(host, "cpufreq/policy0/related_cpus", "0\n"), "\n");
+  EXPECT_EQ(file(host, "cpufreq/policy4/freqdomain_cpus", "4 5 6\n"), "4 5\n");
   EXPECT_EQ(file(host, "nohz_full", "2-4\n"), "4\n");
   EXPECT_EQ(file(host, "nohz_full", "(null)\n"), "(null)\n");
   const Resources dense = container("1,4-5", CpuIds::kDense);
