@@ -40,8 +40,9 @@ std::optional<std::uint64_t> memory_swap(const ResourceLimits& limits,
 Result<void> check_subset(const std::optional<CpuSet>& wanted, const char* option,
                           const std::string& file, const char* what) {
   if (!wanted) return {};
-  auto text = read_file(file);
-  const auto there = text ? CpuSet::parse(*text) : std::nullopt;
+  const auto text = UMWELT_TRY(read_optional_at(AT_FDCWD, file));
+  // A kernel without NUMA support has no file of nodes, and node 0.
+  const auto there = CpuSet::parse(text.value_or("0"));
   if (!there) return fail(EIO, "read " + file);
   if (wanted->empty()) return fail(EINVAL, fmt::format("{}: an empty set of {}", option, what));
   const CpuSet missing = *wanted - *there;
@@ -111,11 +112,11 @@ std::vector<Setting> settings_v2(const ResourceLimits& limits, const MemoryLimit
   return out;
 }
 
-Result<void> check_limits(const ResourceLimits& limits) {
-  UMWELT_CHECK(
-      check_subset(limits.cpuset_cpus, "--cpuset-cpus", "/sys/devices/system/cpu/online", "CPU"));
-  UMWELT_CHECK(check_subset(limits.cpuset_mems, "--cpuset-mems",
-                            "/sys/devices/system/node/has_memory", "memory node"));
+Result<void> check_limits(const ResourceLimits& limits, const std::string& system) {
+  const std::string online_file = system + "/cpu/online";
+  UMWELT_CHECK(check_subset(limits.cpuset_cpus, "--cpuset-cpus", online_file, "CPU"));
+  UMWELT_CHECK(check_subset(limits.cpuset_mems, "--cpuset-mems", system + "/node/has_memory",
+                            "memory node"));
   if (limits.bandwidth) {
     const auto [quota_us, period_us] = *limits.bandwidth;
     if (period_us < kLeastPeriodUs || period_us > kMostPeriodUs)
@@ -124,7 +125,7 @@ Result<void> check_limits(const ResourceLimits& limits) {
       return fail(0,
                   fmt::format("a CPU quota of {} us in each {} us: the kernel's least is 1000 us",
                               quota_us, period_us));
-    const auto online = read_file("/sys/devices/system/cpu/online");
+    const auto online = read_file(online_file);
     const auto cpus = online ? CpuSet::parse(*online) : std::nullopt;
     if (cpus && limits.bandwidth->cpus() > cpus->count())
       return fail(0, fmt::format("{:g} CPUs are more than this host has; choose up to {}",

@@ -36,6 +36,7 @@ std::vector<Setting> settings_v2(const ResourceLimits& limits, const MemoryLimit
 
 // An Error whose text is a whole sentence (code 0) that names the option, when a limit can't be met
 // on this host: CPUs that it lacks, memory below 4 MiB, ...
-Result<void> check_limits(const ResourceLimits& limits);
+Result<void> check_limits(const ResourceLimits& limits,
+                          const std::string& system = "/sys/devices/system");
 
 }  // namespace umwelt::launch

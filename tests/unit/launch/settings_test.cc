@@ -144,5 +144,16 @@ TEST(CheckLimits, RefusesWhatTheHostOrTheKernelCannot) {
             "");
 }
 
+TEST(CheckLimits, WithoutNumaTheOnlyNodeIsZero) {
+  ResourceLimits limits;
+  limits.cpuset_mems = CpuSet::parse("0");
+  EXPECT_TRUE(check_limits(limits, "/nowhere"));
+  limits.cpuset_mems = CpuSet::parse("0-1");
+  const auto result = check_limits(limits, "/nowhere");
+  ASSERT_FALSE(result);
+  EXPECT_NE(result.error().message().find("no memory node 1"), std::string::npos)
+      << result.error().message();
+}
+
 }  // namespace
 }  // namespace umwelt::launch
