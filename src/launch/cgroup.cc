@@ -340,6 +340,25 @@ Result<void> kill_and_remove(const Layout& layout, const std::string& name) {
 
 }  // namespace
 
+std::vector<std::string> enable_controllers(const std::string& directory,
+                                            const std::vector<std::string>& controllers) {
+  // With a process in it, the kernel refuses some, and by the others makes it the root of threaded
+  // cgroups, in whose children no process can live. The machine's root, without a type, may do
+  // both.
+  const bool occupied = std::filesystem::exists(directory + "/cgroup.type") &&
+                        read_file(directory + "/cgroup.procs").value_or("?") != "";
+  const std::string file = directory + "/cgroup.subtree_control";
+  const std::string text = read_file(file).value_or("");
+  std::set<std::string_view> enabled;
+  for (std::string_view rest = trim(text); !rest.empty();) enabled.insert(next_word(rest));
+  std::vector<std::string> result;
+  for (const std::string& controller : controllers)
+    if (enabled.contains(controller) ||
+        (!occupied && write_file_at(AT_FDCWD, file, "+" + controller)))
+      result.push_back(controller);
+  return result;
+}
+
 std::string cgroup_name(const std::string& id) { return std::string(kParent) + "/" + id; }
 
 Result<cgroup::Paths> cgroup_paths(const std::string& id) {
@@ -351,11 +370,14 @@ Result<cgroup::Paths> cgroup_paths(const std::string& id) {
 }
 
 Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) {
-  const Layout layout = UMWELT_TRY(read_layout());
+  Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
   {
     const UniqueFd lock = UMWELT_TRY(lock_hierarchies());
     if (exists(layout, name)) return fail(EEXIST, "make cgroup " + name);
+    // libcgroup does so from kParent on only, and systemd enables in the root what its units use,
+    // hugetlb never.
+    layout.v2 = enable_controllers(layout.v2_mount, layout.v2);
     UMWELT_CHECK(make_group(layout, name));
   }
   auto limited = fill_cpuset(layout, "", kParent);

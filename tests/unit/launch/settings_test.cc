@@ -2,7 +2,12 @@
 #include "launch/settings.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
+
+#include "base/file.h"
 #include "launch/cgroup.h"
 
 namespace umwelt::launch {
@@ -111,6 +116,37 @@ TEST(Settings, SharesSpanTheWholeScaleOfWeights) {
   EXPECT_EQ(weight_of_shares(2), 1U);
   EXPECT_EQ(weight_of_shares(1024), 39U);
   EXPECT_EQ(weight_of_shares(262144), 10000U);
+}
+
+class EnableControllers : public testing::Test {
+ protected:
+  EnableControllers() { std::filesystem::create_directory(directory_); }
+  ~EnableControllers() override { std::filesystem::remove_all(directory_); }
+  std::string directory_ = testing::TempDir() + "umwelt-settings-" + std::to_string(::getpid());
+};
+
+TEST_F(EnableControllers, WritesThoseThatAreNotEnabled) {
+  const std::string file = directory_ + "/cgroup.subtree_control";
+  std::ofstream(file) << "cpu memory pids\n";
+  EXPECT_EQ(enable_controllers(directory_, {"memory", "pids"}), (Lines{"memory", "pids"}));
+  EXPECT_EQ(*read_file(file), "cpu memory pids\n");
+  EXPECT_EQ(enable_controllers(directory_, {"memory", "hugetlb"}), (Lines{"memory", "hugetlb"}));
+  EXPECT_TRUE(read_file(file)->starts_with("+hugetlb"));
+}
+
+TEST_F(EnableControllers, OnlyOfACgroupWithoutProcessesOrTheMachinesRoot) {
+  std::ofstream(directory_ + "/cgroup.subtree_control") << "pids\n";
+  std::ofstream(directory_ + "/cgroup.procs") << "1\n";
+  EXPECT_EQ(enable_controllers(directory_, {"cpu", "pids"}), (Lines{"cpu", "pids"}));
+  std::ofstream(directory_ + "/cgroup.type") << "domain\n";
+  std::ofstream(directory_ + "/cgroup.subtree_control") << "pids\n";
+  EXPECT_EQ(enable_controllers(directory_, {"cpu", "pids"}), Lines{"pids"});
+  std::ofstream(directory_ + "/cgroup.procs") << "";
+  EXPECT_EQ(enable_controllers(directory_, {"cpu", "pids"}), (Lines{"cpu", "pids"}));
+}
+
+TEST_F(EnableControllers, LeavesOutWhatTheKernelRefuses) {
+  EXPECT_EQ(enable_controllers(directory_ + "/none", {"cpu"}), Lines{});
 }
 
 TEST(CheckLimits, RefusesWhatTheHostOrTheKernelCannot) {
