@@ -11,7 +11,6 @@
 #include <time.h>
 
 #include <algorithm>
-#include <array>
 #include <csignal>
 #include <filesystem>
 #include <memory>
@@ -32,11 +31,8 @@ namespace {
 
 constexpr const char* kParent = "umwelt";
 constexpr const char* kLockFile = "/run/umwelt.lock";
-// On v2 only these are enabled for containers; on v1 every mounted controller is used, so that no
+// The hierarchies of this host, each once. On v1 every mounted controller is used, so that no
 // hierarchy shows a container outside its own cgroup.
-constexpr std::array kV2Controllers = {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"};
-
-// The hierarchies of this host, each once.
 struct Layout {
   std::map<std::string, std::string> v1;  // controller -> mount point
   std::vector<std::string> v2;            // controllers
@@ -86,14 +82,9 @@ Result<Layout> read_layout() {
   layout.v2_mount = hierarchies.v2;
   for (const auto& [controller, mount] : hierarchies.v1)
     if (!controller.starts_with("name=")) layout.v1.emplace(controller, mount);
-  // A hybrid host's cgroup2 is left without controllers, as its service manager has it.
-  if (layout.v1.empty() && !layout.v2_mount.empty()) {
+  if (!layout.v2_mount.empty()) {
     const std::string text = UMWELT_TRY(read_file(layout.v2_mount + "/cgroup.controllers"));
-    for (std::string_view rest = trim(text); !rest.empty();) {
-      const std::string_view word = next_word(rest);
-      if (std::find(kV2Controllers.begin(), kV2Controllers.end(), word) != kV2Controllers.end())
-        layout.v2.emplace_back(word);
-    }
+    layout.v2 = choose_v2_controllers(text, layout.v1.empty());
   }
   if (layout.mounts().empty()) return fail(0, "this host has no cgroup hierarchy mounted");
   return layout;
@@ -180,8 +171,7 @@ Result<void> write_limits(const Layout& layout, const std::string& name,
     return fail(0,
                 "--memory-swap: this kernel does not count swap (boot it with swapaccount=1), "
                 "leave the option out");
-  const auto settings =
-      layout.v1.empty() ? settings_v2(limits, current) : settings_v1(limits, current);
+  const auto settings = settings_of(limits, current, layout.v1);
   for (const Setting& setting : settings)
     if (!layout.has(setting.controller))
       return fail(0, fmt::format("{}: this host has no {} cgroup controller", setting.option,

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <limits>
+#include <utility>
 
 #include "base/file.h"
 #include "base/parse.h"
@@ -110,6 +113,32 @@ std::vector<Setting> settings_v2(const ResourceLimits& limits, const MemoryLimit
   if (limits.pids_limit)
     out.push_back({"pids", "pids.max", text_of(*limits.pids_limit), "--pids-limit"});
   return out;
+}
+
+std::vector<Setting> settings_of(const ResourceLimits& limits, const MemoryLimits& current,
+                                 const std::map<std::string, std::string>& v1) {
+  std::vector<Setting> out;
+  for (Setting& setting : settings_v1(limits, current))
+    if (v1.contains(setting.controller)) out.push_back(std::move(setting));
+  for (Setting& setting : settings_v2(limits, current))
+    if (!v1.contains(setting.controller)) out.push_back(std::move(setting));
+  return out;
+}
+
+std::vector<std::string> choose_v2_controllers(std::string_view cgroup_controllers, bool v2_alone) {
+  constexpr std::array<std::string_view, 4> kLimited = {"cpu", "cpuset", "memory", "pids"};
+  constexpr std::array<std::string_view, 2> kCounted = {"io", "hugetlb"};
+  const auto in = [](const auto& names, std::string_view name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  std::vector<std::string> chosen;
+  for (std::string_view rest = trim(cgroup_controllers); !rest.empty();) {
+    const std::string_view word = next_word(rest);
+    if (in(kLimited, word)) v2_alone = true;
+    if (in(kLimited, word) || in(kCounted, word)) chosen.emplace_back(word);
+  }
+  if (!v2_alone) chosen.clear();
+  return chosen;
 }
 
 Result<void> check_limits(const ResourceLimits& limits, const std::string& system) {

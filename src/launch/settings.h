@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cgroup/reader.h"
@@ -33,6 +35,16 @@ std::uint64_t weight_of_shares(std::uint64_t shares);
 // it), and an update of --memory alone keeps the amount of swap.
 std::vector<Setting> settings_v1(const ResourceLimits& limits, const MemoryLimits& current);
 std::vector<Setting> settings_v2(const ResourceLimits& limits, const MemoryLimits& current);
+
+// The same where controllers of both versions are in use: `v1` has those on v1 (the keys).
+std::vector<Setting> settings_of(const ResourceLimits& limits, const MemoryLimits& current,
+                                 const std::map<std::string, std::string>& v1);
+
+// Those of cgroup2's root that are enabled for containers. Beside v1 hierarchies (not `v2_alone`)
+// cgroup2 is left without controllers, as a hybrid host's service manager has it, unless a limit
+// needs one that is not on v1: the kernel may have memory or cpuset for v2 alone (CONFIG_MEMCG_V1,
+// cgroup_no_v1=), and a host of v2 a hierarchy of net_cls, which v2 lacks.
+std::vector<std::string> choose_v2_controllers(std::string_view cgroup_controllers, bool v2_alone);
 
 // An Error whose text is a whole sentence (code 0) that names the option, when a limit can't be met
 // on this host: CPUs that it lacks, memory below 4 MiB, ...

@@ -118,6 +118,30 @@ TEST(Settings, SharesSpanTheWholeScaleOfWeights) {
   EXPECT_EQ(weight_of_shares(262144), 10000U);
 }
 
+TEST(Settings, OfControllersOnBothVersions) {
+  ResourceLimits limits = memory(64);
+  limits.pids_limit = 100;
+  limits.cpu_shares = 512;
+  const std::map<std::string, std::string> v1 = {{"cpu", "/cpu"}, {"freezer", "/freezer"}};
+  EXPECT_EQ(
+      lines(settings_of(limits, {}, v1)),
+      (Lines{"cpu.shares=512", "memory.max=67108864", "memory.swap.max=67108864", "pids.max=100"}));
+  EXPECT_EQ(lines(settings_of(limits, {}, {})), lines(settings_v2(limits, {})));
+}
+
+TEST(V2Controllers, AllThatContainersUseWhereV2IsAlone) {
+  EXPECT_EQ(choose_v2_controllers("cpuset cpu io memory hugetlb pids rdma misc dmem\n", true),
+            (Lines{"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}));
+  EXPECT_EQ(choose_v2_controllers("\n", true), Lines{});
+}
+
+TEST(V2Controllers, BesideV1ThoseALimitNeeds) {
+  EXPECT_EQ(choose_v2_controllers("hugetlb rdma misc\n", false), Lines{});
+  EXPECT_EQ(choose_v2_controllers("memory\n", false), Lines{"memory"});
+  EXPECT_EQ(choose_v2_controllers("cpuset cpu io memory hugetlb pids rdma misc\n", false),
+            (Lines{"cpuset", "cpu", "io", "memory", "hugetlb", "pids"}));
+}
+
 class EnableControllers : public testing::Test {
  protected:
   EnableControllers() { std::filesystem::create_directory(directory_); }
