@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/file.h"
 #include "base/parse.h"
@@ -39,21 +40,6 @@ const Result<cgroup::Hierarchies>& hierarchies_of_host() {
 
 std::string number_of(dev_t device) { return fmt::format("{}:{}", major(device), minor(device)); }
 
-// Only what differs is written: most devices never had a limit.
-Result<void> write_v1(const std::string& directory, dev_t device, const IoLimits& limits) {
-  const std::string prefix = number_of(device) + " ";
-  for (const Rule& rule : kRules) {
-    const std::string path = directory + "/" + rule.v1_file;
-    const auto& wanted = limits.*rule.field;
-    if (!wanted) {
-      const std::string now = UMWELT_TRY(read_file(path));
-      if (!now.starts_with(prefix) && now.find("\n" + prefix) == std::string::npos) continue;
-    }
-    UMWELT_CHECK(write_file_at(AT_FDCWD, path, render_v1_limit(device, wanted)));
-  }
-  return {};
-}
-
 // All lines of the root cgroup's, each after a newline.
 Result<std::string> read_v1_limits() {
   std::string text;
@@ -61,7 +47,8 @@ Result<std::string> read_v1_limits() {
   const auto blkio = hierarchies_of_host()->v1.find("blkio");
   if (blkio == hierarchies_of_host()->v1.end()) return text;
   for (const Rule& rule : kRules)
-    text += "\n" + UMWELT_TRY(read_file(blkio->second + "/" + rule.v1_file));
+    text += "\n" +
+            UMWELT_TRY(read_optional_at(AT_FDCWD, blkio->second + "/" + rule.v1_file)).value_or("");
   return text;
 }
 
@@ -96,11 +83,31 @@ std::string render_v2_limits(dev_t device, const IoLimits& limits) {
   return text;
 }
 
+Result<void> apply_v1_limits(const std::string& directory, dev_t device, const IoLimits& limits) {
+  const std::string prefix = number_of(device) + " ";
+  for (const Rule& rule : kRules) {
+    const std::string path = directory + "/" + rule.v1_file;
+    const auto& wanted = limits.*rule.field;
+    if (::access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
+      if (!wanted) continue;
+      return fail(0,
+                  "a speed limit: this kernel throttles no block devices "
+                  "(CONFIG_BLK_DEV_THROTTLING)");
+    }
+    if (!wanted) {
+      const std::string now = UMWELT_TRY(read_file(path));
+      if (!now.starts_with(prefix) && now.find("\n" + prefix) == std::string::npos) continue;
+    }
+    UMWELT_CHECK(write_file_at(AT_FDCWD, path, render_v1_limit(device, wanted)));
+  }
+  return {};
+}
+
 Result<void> apply_device_limits(dev_t device, const IoLimits& limits) {
   if (!hierarchies_of_host()) return fail(hierarchies_of_host().error());
   const cgroup::Hierarchies& hierarchies = *hierarchies_of_host();
   if (const auto blkio = hierarchies.v1.find("blkio"); blkio != hierarchies.v1.end())
-    UMWELT_CHECK(write_v1(blkio->second, device, limits));
+    UMWELT_CHECK(apply_v1_limits(blkio->second, device, limits));
   return write_bdi(device, limits);
 }
 
@@ -133,7 +140,7 @@ Result<void> apply_io_limits(dev_t device, const IoLimits& limits, const cgroup:
   if (blkio != hierarchies.v1.end()) {
     const auto path = container.find("blkio");
     if (path != container.end())
-      UMWELT_CHECK(write_v1(blkio->second + path->second, device, limits));
+      UMWELT_CHECK(apply_v1_limits(blkio->second + path->second, device, limits));
     else if (limits.any())
       return fail(0, "a speed limit: the container has no cgroup of the blkio controller");
     return {};

@@ -10,6 +10,8 @@
 
 #include <sys/types.h>
 
+#include <string>
+
 #include "base/result.h"
 #include "cgroup/hierarchies.h"
 #include "vdisk/record.h"
@@ -27,6 +29,10 @@ Result<void> apply_device_limits(dev_t device, const IoLimits& limits);
 // Takes them away from all loop devices without a file: a user of that may have been killed, and
 // the next one is somebody else's. Not where somebody attaches one in this moment.
 Result<void> lift_forgotten_limits();
+
+// Those in the v1 cgroup `directory`. Only what differs is written: most devices never had a limit,
+// and a kernel without throttling has no files of them.
+Result<void> apply_v1_limits(const std::string& directory, dev_t device, const IoLimits& limits);
 
 // What is written, for the tests: v1 "7:3 10485760" (0 takes a limit away), v2 "7:3 wbps=max".
 std::string render_v1_limit(dev_t device, std::optional<std::uint64_t> limit);

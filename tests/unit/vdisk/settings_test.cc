@@ -61,5 +61,19 @@ TEST(IoLimits, AsTheKernelWantsThem) {
   EXPECT_EQ(render_v2_limits(device, limits), "7:3 rbps=max wbps=1000 riops=max wiops=max");
 }
 
+// CONFIG_BLK_DEV_THROTTLING=n
+TEST(IoLimits, AKernelThatThrottlesNothingRefusesLimitsOnly) {
+  const dev_t device = makedev(7, 3);
+  const std::string blkio = testing::TempDir();
+  const auto none = apply_v1_limits(blkio, device, {});
+  EXPECT_TRUE(none) << none.error().message();
+  IoLimits limits;
+  limits.read_iops = 100;
+  const auto refused = apply_v1_limits(blkio, device, limits);
+  ASSERT_FALSE(refused);
+  EXPECT_TRUE(refused.error().message().starts_with("a speed limit: this kernel"))
+      << refused.error().message();
+}
+
 }  // namespace
 }  // namespace umwelt::vdisk
