@@ -18,7 +18,11 @@ unsigned count_components(std::string_view path) {
   return count;
 }
 
-bool absent(const Error& error) { return error.code == ENOENT || error.code == ENOTDIR; }
+// ENODEV: found, and then gone with its controller, which is being disabled (kernfs_fop_open() in
+// fs/kernfs/file.c). Whether the cgroup itself is gone, check_alive() tells.
+bool absent(const Error& error) {
+  return error.code == ENOENT || error.code == ENOTDIR || error.code == ENODEV;
+}
 
 // A file of v2 that each cgroup but the root has together with the controller; "": none is known.
 std::string_view companion_of(std::string_view controller) {
@@ -49,8 +53,9 @@ Result<std::unique_ptr<const Directory>> Directory::open(const std::string& moun
   directory->v2_ = v2;
   directory->depth_ = count_components(path);
   directory->fd_ = UMWELT_TRY(open_at(AT_FDCWD, mount_point + path, O_RDONLY | O_DIRECTORY));
-  directory->alive_ =
-      UMWELT_TRY(directory->open_file(0, v2 ? "cgroup.controllers" : "notify_on_release"));
+  auto alive = open_at(directory->fd(), v2 ? "cgroup.controllers" : "notify_on_release", O_RDONLY);
+  if (!alive && alive.error().code != ENOENT) return fail(alive.error());
+  if (alive) directory->alive_ = *std::move(alive);
   return std::unique_ptr<const Directory>(std::move(directory));
 }
 

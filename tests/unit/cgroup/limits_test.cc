@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Limits over ancestors, on trees of text files.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
+#include <cerrno>
+#include <cstring>
+
+#include "base/file.h"
 #include "cgroup/reader.h"
 #include "tree.h"
 
@@ -32,6 +38,21 @@ TEST_F(V2Limits, NothingThereLimitsNothing) {
   Limits none;
   none.cpus = cpus("0-7");
   EXPECT_EQ(*found, none);
+}
+
+TEST_F(V2Limits, AFileThatGoesWhileItIsOpenedLimitsNothing) {
+  // A device that nobody has registered: open(2) says ENODEV, as of the file of a controller that
+  // is being disabled.
+  write("a/b/memory.max", "1000000\n");
+  const std::string path = tree_.root() + "/cg/a/b/c/memory.max";
+  if (::mknod(path.c_str(), S_IFCHR | 0600, makedev(10, 199)) != 0)
+    GTEST_SKIP() << "needs mknod: " << std::strerror(errno);
+  if (const auto opened = open_at(AT_FDCWD, path, O_RDONLY);
+      opened || opened.error().code != ENODEV)
+    GTEST_SKIP() << "needs a device without a driver";
+  const auto found = limits();
+  ASSERT_TRUE(found) << found.error().message();
+  EXPECT_EQ(found->memory_max_bytes, 1000000u);
 }
 
 TEST_F(V2Limits, TheSmallestOverAllAncestorsWins) {
