@@ -163,6 +163,20 @@ MemoryLimits read_memory_limits(const Layout& layout, const std::string& name) {
   return current;
 }
 
+// v1 has the period in a file of its own. With the quota as it was it may be more than the cgroup
+// above has, or less than one below, which the kernel refuses: then it follows the new quota.
+Result<void> write_settings(const std::string& name, const std::vector<Setting>& settings) {
+  const Setting* period = nullptr;
+  for (const Setting& setting : settings) {
+    const auto written = write_setting(name, setting);
+    if (!written && written.error().code == EINVAL && setting.file == "cpu.cfs_period_us")
+      period = &setting;
+    else if (!written)
+      return written;
+  }
+  return period ? write_setting(name, *period) : Result<void>();
+}
+
 Result<void> write_limits(const Layout& layout, const std::string& name,
                           const ResourceLimits& limits) {
   const MemoryLimits current = read_memory_limits(layout, name);
@@ -176,8 +190,7 @@ Result<void> write_limits(const Layout& layout, const std::string& name,
     if (!layout.has(setting.controller))
       return fail(0, fmt::format("{}: this host has no {} cgroup controller", setting.option,
                                  setting.controller));
-  for (const Setting& setting : settings) UMWELT_CHECK(write_setting(name, setting));
-  return {};
+  return write_settings(name, settings);
 }
 
 // A v1 cpuset is born empty and takes no process until it has CPUs and memory nodes.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`umwelt update`: what is recorded is what is in force."""
 
+import pathlib
 import subprocess
 
 import pytest
@@ -35,6 +36,21 @@ def test_updates_at_the_same_time_are_one_after_the_other(umwelt):
             assert str(limits["memory_bytes"]) == in_force(state, memory), number
             assert str(limits["pids_limit"]) == in_force(state, "pids.max"), number
             assert limits["pids_limit"] >= 100 + number
+
+
+@pytest.mark.skipif(not has_v1("cpu"), reason="needs cpu-v1: cgroup v2 has one file of both")
+def test_a_longer_period_keeps_the_room_of_a_cgroup_below(umwelt):
+    with umwelt.detached("--cpus", "2", "--", "sleep", "600") as name:
+        own = pathlib.Path("umwelt", umwelt.launched(name)["spec"]["id"])
+        folder = next(root / own / "below" for root in HIERARCHIES
+                      if (root / own / "cpu.cfs_quota_us").exists())
+        folder.mkdir()
+        folder.joinpath("cpu.cfs_quota_us").write_text("150000")
+        for quota, period in (300000, 200000), (15000, 10000), (200000, 100000):
+            umwelt.ok("update", "--cpu-quota", quota, "--cpu-period", period, name)
+            state = umwelt.launched(name)
+            assert in_force(state, "cpu.cfs_quota_us") == str(quota)
+            assert in_force(state, "cpu.cfs_period_us") == str(period)
 
 
 @pytest.mark.skipif(not has_v1("memory"), reason="needs memory-v1: cgroup v2 refuses no limit")
