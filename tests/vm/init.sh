@@ -104,8 +104,8 @@ stage2() {
   ln -sf fd/1 /dev/stdout
   ln -sf fd/2 /dev/stderr
   mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
-  read -r controllers </sys/fs/cgroup/cgroup.controllers
-  for controller in $controllers; do
+  # As systemd has it, which never enables hugetlb.
+  for controller in cpuset cpu io memory pids; do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
   done
   ip link set lo up
