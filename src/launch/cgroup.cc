@@ -381,7 +381,10 @@ Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) 
     // libcgroup does so from kParent on only, and systemd enables in the root what its units use,
     // hugetlb never.
     layout.v2 = enable_controllers(layout.v2_mount, layout.v2);
-    UMWELT_CHECK(make_group(layout, name));
+    if (const auto made = make_group(layout, name); !made) {
+      for (const std::string& left : {name, std::string(kParent)}) (void)remove_empty(layout, left);
+      return fail(made.error());
+    }
   }
   auto limited = fill_cpuset(layout, "", kParent);
   if (limited) limited = fill_cpuset(layout, kParent, name);
