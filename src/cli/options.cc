@@ -51,6 +51,19 @@ Result<void> check_swap(std::optional<std::uint64_t> memory, std::optional<std::
 constexpr std::string_view kMemoryRange =
     "a memory size from 4m to 4194304t (a number with an optional unit b, k, m, g or t)";
 
+// "RTMIN", "RTMIN+3" (by which systemd is told to shut down), "RTMAX-2", as bash's kill has them.
+std::optional<int> real_time_signal(std::string_view name) {
+  const bool from_least = name.starts_with("RTMIN");
+  if (!from_least && !name.starts_with("RTMAX")) return std::nullopt;
+  const std::string_view distance = name.substr(5);
+  if (distance.empty()) return from_least ? SIGRTMIN : SIGRTMAX;
+  const auto steps = parse_u64(distance.substr(1));
+  if (distance.front() != (from_least ? '+' : '-') || !steps ||
+      *steps > static_cast<std::uint64_t>(SIGRTMAX - SIGRTMIN))
+    return std::nullopt;
+  return from_least ? SIGRTMIN + static_cast<int>(*steps) : SIGRTMAX - static_cast<int>(*steps);
+}
+
 }  // namespace
 
 Result<double> parse_cpus(std::string_view text) {
@@ -116,7 +129,7 @@ Result<view::UptimePolicy> parse_uptime_policy(std::string_view text) {
 
 Result<int> parse_signal(std::string_view text) {
   constexpr std::string_view kAllowed =
-      "a signal: a name such as TERM or SIGTERM, or a number from 1 to 64";
+      "a signal: a name such as TERM, SIGTERM or RTMIN+3, or a number from 1 to 64";
   if (const auto number = parse_u64(text)) {
     if (*number < 1 || *number > static_cast<std::uint64_t>(SIGRTMAX)) return bad(text, kAllowed);
     return static_cast<int>(*number);
@@ -130,6 +143,7 @@ Result<int> parse_signal(std::string_view text) {
     const char* known = sigabbrev_np(signal);
     if (known != nullptr && name == known) return signal;
   }
+  if (const auto signal = real_time_signal(name)) return *signal;
   return bad(text, kAllowed);
 }
 

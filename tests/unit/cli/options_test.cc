@@ -109,6 +109,17 @@ TEST(ParseSignal, TakesNamesAndNumbers) {
     EXPECT_THAT(refusal(parse_signal, text), HasSubstr("a signal")) << text;
 }
 
+TEST(ParseSignal, TakesRealTimeSignalsAsDockerDoes) {
+  EXPECT_EQ(parse_signal("RTMIN"), SIGRTMIN);
+  EXPECT_EQ(parse_signal("SIGRTMIN+3"), SIGRTMIN + 3);
+  EXPECT_EQ(parse_signal("rtmin+30"), SIGRTMAX);
+  EXPECT_EQ(parse_signal("SIGRTMAX"), SIGRTMAX);
+  EXPECT_EQ(parse_signal("RTMAX-14"), SIGRTMAX - 14);
+  for (const char* text : {"RTMIN+", "RTMIN-1", "RTMIN+31", "RTMIN3", "RTMAX+1", "RTMAX-31",
+                           "RTMIN+3x", "RTMIN+-1", "SIGRTMIN+18446744073709551617"})
+    EXPECT_THAT(refusal(parse_signal, text), HasSubstr("a signal")) << text;
+}
+
 TEST(ParsePolicies, NameTheirWords) {
   EXPECT_EQ(parse_cpu_policy("floor"), view::CpuPolicy::kFloor);
   EXPECT_EQ(parse_cpu_ids("dense"), view::CpuIds::kDense);
