@@ -2,9 +2,11 @@
 #include "launch/child.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/child_process.h"
@@ -74,6 +76,18 @@ Result<void> set_up_terminal(Channel& channel, const User& user, bool console) {
   return use_terminal(terminal.slave.get());
 }
 
+// A program opens its pipes once more by /dev/stdout and the like, where logs are told to go: that
+// asks for permission, which root always has. Only pipes without a name are given away, so no file
+// of the host's is. One from outside of this user namespace can't be, and is used as it is.
+void give_pipes(uid_t owner) {
+  if (owner == 0) return;
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    struct statfs filesystem {};
+    if (::fstatfs(stream, &filesystem) == 0 && filesystem.f_type == PIPEFS_MAGIC)
+      (void)::fchown(stream, owner, static_cast<gid_t>(-1));
+  }
+}
+
 // The last step: from here on this process, too, would wait for an answer.
 Result<void> intercept_syscalls(Channel& channel) {
   const auto listener = intercept::install_filter();
@@ -92,6 +106,7 @@ Result<User> settle(const Command& command, Channel& channel) {
     UMWELT_CHECK(connect_to_null(root.get(), {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}));
   else if (!command.interactive)
     UMWELT_CHECK(connect_to_null(root.get(), {STDIN_FILENO}));
+  give_pipes(user.uid);
   UMWELT_CHECK(enter_workdir(command.workdir));
   UMWELT_CHECK(drop_privileges(user));
   UMWELT_CHECK(die_with_parent(!command.outlives_launcher));

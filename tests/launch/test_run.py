@@ -162,6 +162,29 @@ def test_user_of_the_containers_own_passwd(umwelt, rootfs):
     assert done.returncode == 125 and "daemon" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_user_opens_its_pipes_by_name(umwelt):
+    script = "head -n 1 /dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr"
+    user = ["--user", "1234"]
+    done = umwelt("run", "--rm", "-i", *user, "--", "sh", "-c", script, input="in\n")
+    assert (done.stdout, done.stderr) == ("in\nout\n", "err\n")
+    name = umwelt.ok("run", "--detach", *user, "--", "sh", "-c", script).strip()
+    assert umwelt.ok("wait", name).strip() == "0"
+    done = umwelt("logs", name)
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    umwelt.ok("rm", name)
+    with umwelt.detached("--", "sleep", "600") as name:
+        done = umwelt("exec", "-i", *user, name, "sh", "-c", script, input="in\n")
+        assert (done.stdout, done.stderr) == ("in\nout\n", "err\n")
+
+
+def test_a_file_that_output_goes_to_keeps_its_owner(umwelt, tmp_path):
+    with open(tmp_path / "out", "wb") as out:
+        umwelt("run", "--rm", "--user", "1234", "--", "echo", "hi", capture_output=False,
+               stdout=out)
+    assert (tmp_path / "out").read_text() == "hi\n"
+    assert os.stat(tmp_path / "out").st_uid == os.geteuid()
+
+
 def test_workdir(umwelt, rootfs):
     assert umwelt.run("-w", "/usr/lib", "--", "pwd") == "/usr/lib\n"
     assert umwelt.run("--rootfs", rootfs, "-w", "/new/dir", "--", "pwd") == "/new/dir\n"
