@@ -72,6 +72,7 @@ Result<void> mount_console(int slave) {
 Result<void> set_up_terminal(Channel& channel, const User& user, bool console) {
   const Terminal terminal = UMWELT_TRY(open_terminal(user.uid));
   if (console) UMWELT_CHECK(mount_console(terminal.slave.get()));
+  copy_window_size(terminal.master.get());  // the command may ask for it at once
   UMWELT_CHECK(channel.send_descriptor(Passed::kTerminal, terminal.master.get()));
   return use_terminal(terminal.slave.get());
 }

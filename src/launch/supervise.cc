@@ -183,7 +183,6 @@ Result<UniqueFd> block_signals() {
 Result<int> supervise(Supervised supervised, int signals) {
   std::optional<RawMode> raw;
   if (supervised.relay_stdin) raw.emplace();
-  if (supervised.master && supervised.log == nullptr) copy_window_size(supervised.master.get());
   return Supervisor(std::move(supervised), signals).run();
 }
 

@@ -5,8 +5,10 @@ import contextlib
 import json
 import os
 import pathlib
+import pty
 import signal
 import subprocess
+import termios
 import threading
 import time
 
@@ -247,6 +249,15 @@ def test_terminal(umwelt):
     terminal.read_until("still")
     terminal.write("exit 11\n")
     assert terminal.wait() == 11
+
+
+def test_terminal_has_its_size_from_the_start(umwelt, name):
+    ours, theirs = pty.openpty()
+    with open(ours, "rb"), open(theirs, "rb+", buffering=0) as terminal:
+        termios.tcsetwinsize(terminal, (33, 99))
+        for command in [["run", "--rm", "-it", "--"], ["exec", "-it", name]] * 10:
+            umwelt(*command, "sh", "-c", "test \"$(stty size)\" = '33 99'", stdin=terminal,
+                   stdout=terminal, capture_output=False, start_new_session=True, check=True)
 
 
 @pytest.mark.skipif(os.environ.get("UMWELT_VARIANT") == "coverage",
