@@ -48,6 +48,15 @@ Result<void> check_swap(std::optional<std::uint64_t> memory, std::optional<std::
                              *swap, *memory));
 }
 
+// With another limit on memory there is as much swap as there was.
+void keep_swap(const launch::ResourceLimits& current, launch::ResourceLimits& limits) {
+  if (current.memory_swap_unlimited)
+    limits.memory_swap_unlimited = true;
+  else if (!limits.memory_swap_unlimited && current.memory_bytes && current.memory_swap_bytes)
+    limits.memory_swap_bytes = saturating_add(
+        *limits.memory_bytes, saturating_sub(*current.memory_swap_bytes, *current.memory_bytes));
+}
+
 constexpr std::string_view kMemoryRange =
     "a memory size from 4m to 4194304t (a number with an optional unit b, k, m, g or t)";
 
@@ -232,12 +241,10 @@ Result<launch::ResourceLimits> resource_limits(const LimitOptions& options,
     limits.bandwidth = bandwidth;
   }
   const auto memory = limits.memory_bytes ? limits.memory_bytes : current.memory_bytes;
-  const auto swap = limits.memory_swap_unlimited ? std::nullopt
-                    : limits.memory_swap_bytes   ? limits.memory_swap_bytes
-                                                 : current.memory_swap_bytes;
   if (limits.memory_swap_bytes && !memory)
     return fail(0, "--memory-swap is memory and swap together: it needs --memory too");
-  UMWELT_CHECK(check_swap(memory, swap));
+  if (limits.memory_bytes && !limits.memory_swap_bytes) keep_swap(current, limits);
+  UMWELT_CHECK(check_swap(memory, limits.memory_swap_bytes));
   return limits;
 }
 

@@ -53,6 +53,29 @@ def test_a_longer_period_keeps_the_room_of_a_cgroup_below(umwelt):
             assert in_force(state, "cpu.cfs_period_us") == str(period)
 
 
+def test_another_limit_on_memory_leaves_as_much_swap(umwelt):
+    def check(name, memory, swap):
+        state = umwelt.launched(name)
+        limits = state["spec"]["limits"]
+        assert limits["memory_bytes"] == memory << 20
+        if has_v1("memory"):
+            total = int(in_force(state, "memory.memsw.limit_in_bytes"))
+            assert total > 1 << 62 if swap is None else total == memory + swap << 20
+        else:
+            assert in_force(state, "memory.swap.max") == (
+                "max" if swap is None else str(swap << 20))
+        if swap is not None:
+            assert limits["memory_swap_bytes"] == memory + swap << 20
+
+    for total, swap in (("96m", 32), ("-1", None)):
+        with umwelt.detached("--memory", "64m", "--memory-swap", total, "--", "sleep", "600"
+                             ) as name:
+            check(name, 64, swap)
+            for memory in (32, 128):  # below, and above what both were together
+                umwelt.ok("update", "--memory", f"{memory}m", name)
+                check(name, memory, swap)
+
+
 @pytest.mark.skipif(not has_v1("memory"), reason="needs memory-v1: cgroup v2 refuses no limit")
 def test_an_update_that_is_refused_changes_nothing(umwelt):
     with umwelt.detached("--memory", "64m", "--cpus", "1", "--", "sh", "-c",

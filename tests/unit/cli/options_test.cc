@@ -188,15 +188,31 @@ TEST(LimitOptions, SwapWithoutLimit) {
   EXPECT_FALSE(limits->memory_swap_bytes);
 }
 
+TEST(LimitOptions, AnUpdateOfMemoryKeepsAsMuchSwap) {
+  launch::ResourceLimits current;
+  current.memory_bytes = 256ULL << 20;
+  EXPECT_FALSE(Parsed().limits({"--memory", "1g"}, current)->memory_swap_bytes);
+  current.memory_swap_bytes = 320ULL << 20;
+  EXPECT_EQ(Parsed().limits({"--memory", "1g"}, current)->memory_swap_bytes, 1088ULL << 20);
+  EXPECT_EQ(Parsed().limits({"--memory", "64m"}, current)->memory_swap_bytes, 128ULL << 20);
+  EXPECT_FALSE(
+      Parsed().limits({"--memory", "64m", "--memory-swap", "-1"}, current)->memory_swap_bytes);
+  current.memory_swap_bytes.reset();
+  current.memory_swap_unlimited = true;
+  EXPECT_TRUE(Parsed().limits({"--memory", "1g"}, current)->memory_swap_unlimited);
+  EXPECT_FALSE(
+      Parsed().limits({"--memory", "1g", "--memory-swap", "2g"}, current)->memory_swap_unlimited);
+}
+
 TEST(LimitOptions, AnUpdateCountsWithWhatIsThere) {
   launch::ResourceLimits current;
   current.memory_bytes = 256ULL << 20;
   current.memory_swap_bytes = 512ULL << 20;
   current.bandwidth = cgroup::Bandwidth{50000, 100000};
-  EXPECT_THAT(Parsed().limits({"--memory", "1g"}, current).error().text,
-              HasSubstr("--memory-swap"));
   EXPECT_TRUE(Parsed().limits({"--memory", "1g", "--memory-swap", "1g"}, current));
   EXPECT_TRUE(Parsed().limits({"--memory-swap", "256m"}, current));
+  EXPECT_THAT(Parsed().limits({"--memory-swap", "128m"}, current).error().text,
+              HasSubstr("--memory-swap"));
   EXPECT_EQ(Parsed().limits({"--cpu-period", "50000"}, current)->bandwidth,
             (cgroup::Bandwidth{50000, 50000}));
   EXPECT_FALSE(Parsed().limits({"--pids-limit", "5"}, current)->memory_bytes)
