@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,6 +57,8 @@ class Supervisor {
   // At a time, so that endless output does not keep signals waiting; when the process has ended,
   // what it has left behind, also if others go on writing.
   static constexpr int kReads = 4, kLastReads = 256;
+  // How often the terminal's mode is looked at when the input has ended.
+  static constexpr int kModePatienceMs = 200;
 
  public:
   Supervisor(Supervised supervised, int signals)
@@ -79,11 +82,12 @@ class Supervisor {
                                    pollfd{fallback ? fallback->fd() : -1, POLLIN, 0},
                                    pollfd{input_.empty() ? -1 : master, POLLOUT, 0},
                                    pollfd{output_.empty() ? -1 : STDOUT_FILENO, POLLOUT, 0}};
-      const int ready = ::poll(fds.data(), fds.size(), fallback ? fallback->timeout_ms() : -1);
+      const int ready = ::poll(fds.data(), fds.size(), timeout_ms());
       if (ready < 0) {
         if (errno == EINTR) continue;
         return fail_errno("poll");
       }
+      if (ready == 0) repeat_end_of_input();
       if (fallback != nullptr && (ready == 0 || fds[6].revents != 0)) fallback->step();
       if (fds[1].revents != 0) pass_signal();
       if (fds[5].revents != 0) read_input();
@@ -103,6 +107,12 @@ class Supervisor {
   }
 
  private:
+  int timeout_ms() const {
+    const int fallback_ms = supervised_.fallback ? supervised_.fallback->timeout_ms() : -1;
+    if (!input_ended_) return fallback_ms;
+    return fallback_ms < 0 ? kModePatienceMs : std::min(fallback_ms, kModePatienceMs);
+  }
+
   void pass_signal() {
     signalfd_siginfo info{};
     if (::read(signals_, &info, sizeof(info)) != sizeof(info)) return;
@@ -135,6 +145,19 @@ class Supervisor {
     // The end of a file or pipe, as a terminal says it: within a line the first one ends that.
     input_ = within_line_ ? "\x04\x04" : "\x04";
     supervised_.relay_stdin = false;
+    input_ended_ = told_in_lines_ = true;
+  }
+
+  // A shell that edits its line itself switches the terminal to single characters for that, and
+  // what was an end of lines is none then.
+  void repeat_end_of_input() {
+    termios mode{};
+    if (!input_ended_ || !input_.empty() || !supervised_.master ||
+        ::tcgetattr(supervised_.master.get(), &mode) != 0)
+      return;
+    const bool lines = (mode.c_lflag & ICANON) != 0;
+    if (!lines && told_in_lines_) input_ = "\x04";
+    told_in_lines_ = lines;
   }
 
   void relay(UniqueFd& from, const char* stream, int reads) {
@@ -158,6 +181,7 @@ class Supervisor {
   Supervised supervised_;
   int signals_;
   bool ended_ = false, within_line_ = false;
+  bool input_ended_ = false, told_in_lines_ = false;
   std::string input_, output_;  // of the terminal, not written yet
   std::optional<int> killed_by_;
 };

@@ -297,6 +297,10 @@ def test_terminal_without_a_terminal(umwelt):
     done = umwelt("run", "--rm", "-it", "--", "sh", input="echo hel''lo\n")
     assert done.returncode == 0 and "hello" in done.stdout
     assert "/dev/pts/0" in umwelt("run", "--rm", "-t", "--", "tty").stdout
+    # A shell that edits its lines takes the terminal out of the mode in which it has an end.
+    done = umwelt("run", "--rm", "-it", "--", "bash", "--norc", input="echo $((6 * 7))\nsleep 0.5\n",
+                  timeout=20 * SLOWNESS)
+    assert done.returncode == 0 and "42" in done.stdout
     done = umwelt("run", "--rm", "-it", "--", "cat", input="within a line", timeout=20 * SLOWNESS)
     assert done.returncode == 0 and "within a line" in done.stdout
 
