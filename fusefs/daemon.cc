@@ -200,7 +200,8 @@ Result<void> Daemon::Impl::serve_control(const Holdings& holdings) {
                           return {};
                         },
                         .keeper_pid = surroundings->keeper_pid,
-                        .upgrade = surroundings->upgrade});
+                        .upgrade = surroundings->upgrade,
+                        .attached = [this] { return journal->containers_attached() != 0; }});
   UniqueFd listener = UMWELT_TRY(copy(holdings.get("listener")));
   server = UMWELT_TRY(control::Server::start(
       {.lock = {}, .socket = std::move(listener)},

@@ -63,8 +63,8 @@ class Client {
 };
 
 // Connects; when nobody serves the socket, starts `umweltd` (beside this program's own file, else
-// from PATH) in the background with the same directories and waits until it answers. Safe when
-// several do it at once.
+// from PATH) in the background with the same directories and waits until it answers and, at most 2
+// s, until running containers have their files again. Safe when several do it at once.
 Result<Client> connect_or_start(const container::Directories& directories,
                                 std::chrono::milliseconds patience = std::chrono::seconds(10));
 

@@ -47,7 +47,8 @@ Result<json> handle_ping(const Services& services, const json&) {
   const pid_t server = ::getpid();
   return json{{"version", UMWELT_VERSION},
               {"pid", services.keeper_pid ? services.keeper_pid() : server},
-              {"server", server}};
+              {"server", server},
+              {"attached", !services.attached || services.attached()}};
 }
 
 Result<json> handle_upgrade(const Services& services, const json& request) {

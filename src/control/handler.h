@@ -19,6 +19,8 @@ struct Services {
   std::function<pid_t()> keeper_pid = {};
   // Returns when the program is about to take over; "": the daemon's own, from its file.
   std::function<Result<void>(const std::string& program)> upgrade = {};
+  // Whether the running containers that had lost their files were all seen to.
+  std::function<bool()> attached = {};
 };
 
 // Answers one request of those that client.h lists. Any thread. EINVAL for a malformed request,

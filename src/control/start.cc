@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "container/json_fields.h"
 #include "control/client.h"
 
 namespace umwelt::control {
@@ -23,9 +24,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPollInterval{10};
+constexpr std::chrono::seconds kFilesPatience{2};
 
 bool nobody_there(const Error& error) {
   return error.code == ENOENT || error.code == ECONNREFUSED || error.code == ECONNRESET;
+}
+
+// Of a daemon that was just started, which mounts the files again in running containers: a command
+// in one of them needs them. No longer than one that does not answer is waited for
+// (launch/attach.h).
+void wait_for_files(Client& client) {
+  const Clock::time_point deadline = Clock::now() + kFilesPatience;
+  while (Clock::now() < deadline) {
+    bool attached = true;
+    const auto reply = client.call({{"op", "ping"}});
+    if (!reply || !container::read_field(*reply, "attached", attached) || attached) return;
+    std::this_thread::sleep_for(kPollInterval);
+  }
 }
 
 Result<Client> connect_and_ping(const std::string& socket_path) {
@@ -173,6 +188,7 @@ Result<Client> connect_or_start(const container::Directories& directories,
   for (;;) {
     const bool gone = exited(process);  // before the last attempt: it may have forked itself away
     client = connect_and_ping(socket_path);
+    if (client) wait_for_files(*client);
     if (client || !nobody_there(client.error())) return client;
     if (gone) {
       const std::string reason = last_line(log_path, log_start);

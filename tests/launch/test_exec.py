@@ -70,9 +70,10 @@ def test_exec_counts_against_the_limit(umwelt, name):
 
 def test_exec_starts_a_daemon_that_answers_its_calls(umwelt, name):
     umwelt.ok("daemon", "stop", "--force")
+    # Also its files are there by then.
+    assert umwelt.ok("exec", name, "head", "-1", "/proc/meminfo").split()[1] == "131072"
     assert umwelt.ok("exec", name, "nproc") == "1\n"
     assert umwelt.ok("exec", name, "taskset", "-pc", "1").endswith(": 0\n")
-    assert umwelt.ok("exec", name, "head", "-1", "/proc/meminfo").split()[1] == "131072"
 
 
 def test_exec_needs_no_daemon_where_no_call_is_answered(umwelt):
