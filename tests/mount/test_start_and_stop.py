@@ -89,6 +89,8 @@ def test_a_state_folder_has_one_daemon(daemon, container, folder):
     daemon.process.wait()
     wait_until(lambda: daemon.call(op="ping")["pid"] != keeper, 10 * SLOWNESS)
     daemon.pid = daemon.call(op="ping")["pid"]
+    lock = daemon.state / "state.lock"  # it writes that when it has begun
+    wait_until(lambda: lock.read_text() == f"{daemon.pid}\n", 10 * SLOWNESS)
     refused(folder / "other")
     assert container.read("proc/uptime")
     os.kill(daemon.pid, signal.SIGTERM)
