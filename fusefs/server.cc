@@ -128,7 +128,7 @@ Result<bool> Server::next_message() {
   if (!message) return fail(message.error());
   if (*message) return on_message(**message);
   int status = 0;
-  if (::waitpid(keeper_pid_, &status, WNOHANG) > 0 && WIFEXITED(status))
+  if (keeper_pid_ > 0 && ::waitpid(keeper_pid_, &status, WNOHANG) > 0 && WIFEXITED(status))
     spdlog::error("the keeper exited with status {}", WEXITSTATUS(status));
   spdlog::warn("the keeper is gone: starting another");
   upgrade_.refuse("the keeper has died");

@@ -343,25 +343,6 @@ Result<void> kill_and_remove(const Layout& layout, const std::string& name) {
 
 }  // namespace
 
-std::vector<std::string> enable_controllers(const std::string& directory,
-                                            const std::vector<std::string>& controllers) {
-  // With a process in it, the kernel refuses some, and by the others makes it the root of threaded
-  // cgroups, in whose children no process can live. The machine's root, without a type, may do
-  // both.
-  const bool occupied = std::filesystem::exists(directory + "/cgroup.type") &&
-                        read_file(directory + "/cgroup.procs").value_or("?") != "";
-  const std::string file = directory + "/cgroup.subtree_control";
-  const std::string text = read_file(file).value_or("");
-  std::set<std::string_view> enabled;
-  for (std::string_view rest = trim(text); !rest.empty();) enabled.insert(next_word(rest));
-  std::vector<std::string> result;
-  for (const std::string& controller : controllers)
-    if (enabled.contains(controller) ||
-        (!occupied && write_file_at(AT_FDCWD, file, "+" + controller)))
-      result.push_back(controller);
-  return result;
-}
-
 std::string cgroup_name(const std::string& id) { return std::string(kParent) + "/" + id; }
 
 Result<cgroup::Paths> cgroup_paths(const std::string& id) {

@@ -31,10 +31,4 @@ Result<std::vector<pid_t>> processes(const std::string& id);
 Result<bool> oom_killed(const std::string& id);
 std::string cgroup_name(const std::string& id);  // "umwelt/ID"
 
-// Enables `controllers` for the children of the v2 cgroup `directory`. Those that are enabled then:
-// the kernel refuses cpu where there are real-time tasks (CONFIG_RT_GROUP_SCHED), and the root of a
-// cgroup namespace with processes in it gets none.
-std::vector<std::string> enable_controllers(const std::string& directory,
-                                            const std::vector<std::string>& controllers);
-
 }  // namespace umwelt::launch

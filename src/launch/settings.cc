@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "base/file.h"
@@ -139,6 +141,25 @@ std::vector<std::string> choose_v2_controllers(std::string_view cgroup_controlle
   }
   if (!v2_alone) chosen.clear();
   return chosen;
+}
+
+std::vector<std::string> enable_controllers(const std::string& directory,
+                                            const std::vector<std::string>& controllers) {
+  // With a process in it, the kernel refuses some, and by the others makes it the root of threaded
+  // cgroups, in whose children no process can live. The machine's root, without a type, may do
+  // both.
+  const bool occupied = std::filesystem::exists(directory + "/cgroup.type") &&
+                        read_file(directory + "/cgroup.procs").value_or("?") != "";
+  const std::string file = directory + "/cgroup.subtree_control";
+  const std::string text = read_file(file).value_or("");
+  std::set<std::string_view> enabled;
+  for (std::string_view rest = trim(text); !rest.empty();) enabled.insert(next_word(rest));
+  std::vector<std::string> result;
+  for (const std::string& controller : controllers)
+    if (enabled.contains(controller) ||
+        (!occupied && write_file_at(AT_FDCWD, file, "+" + controller)))
+      result.push_back(controller);
+  return result;
 }
 
 Result<void> check_limits(const ResourceLimits& limits, const std::string& system) {

@@ -46,6 +46,12 @@ std::vector<Setting> settings_of(const ResourceLimits& limits, const MemoryLimit
 // cgroup_no_v1=), and a host of v2 a hierarchy of net_cls, which v2 lacks.
 std::vector<std::string> choose_v2_controllers(std::string_view cgroup_controllers, bool v2_alone);
 
+// Enables `controllers` for the children of the v2 cgroup `directory`. Those that are enabled then:
+// the kernel refuses cpu where there are real-time tasks (CONFIG_RT_GROUP_SCHED), and the root of a
+// cgroup namespace with processes in it gets none.
+std::vector<std::string> enable_controllers(const std::string& directory,
+                                            const std::vector<std::string>& controllers);
+
 // An Error whose text is a whole sentence (code 0) that names the option, when a limit can't be met
 // on this host: CPUs that it lacks, memory below 4 MiB, ...
 Result<void> check_limits(const ResourceLimits& limits,

@@ -126,7 +126,7 @@ def test_vdisk_commands(umwelt, image):
     assert made["record"]["capacity_bytes"] == 128 * MIB and not made["in_use"]
     refused(umwelt, "vdisk", "create", "a", "--size", "64m", text="exists")
     umwelt.ok("vdisk", "grow", "a", "--size", "256m")
-    umwelt.sh("--disk", "a", "head -c 60M /dev/zero > /root/f; sync")
+    umwelt.sh("--disk", "a", "head -c 60M /dev/zero > /f; sync")
     wait_until(lambda: not vdisks(umwelt)["a"]["in_use"])
     line = refused(umwelt, "vdisk", "grow", "a", "--size", "48m", text="can't be smaller than")
     least = int(re.search(r"than (\d+)m", line)[1])

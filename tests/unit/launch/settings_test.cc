@@ -8,7 +8,6 @@
 #include <fstream>
 
 #include "base/file.h"
-#include "launch/cgroup.h"
 
 namespace umwelt::launch {
 namespace {
