@@ -3,7 +3,9 @@
 """How long it takes to start a container, run /bin/true in it and tidy up: umwelt beside others.
 
 Each launcher has a worker process that starts it again and again; the rounds go over all of them
-in random order, so that whatever else the machine does meets all alike. All run a static busybox
+in random order, so that whatever else the machine does meets all alike. They run one right after
+the other, and then with a pause before each: to move a process between cgroups takes the kernel an
+RCU grace period, unless another one has just been moved. All run a static busybox
 in the same root filesystem, without network set-up. crun runs it a second time with nine files of
 the shared tree bound over the kernel's, as those who have no launcher of their own do it.
 """
@@ -21,6 +23,7 @@ import tempfile
 import time
 
 UNIFIED = "/sys/fs/cgroup/unified"
+PAUSES_S = (0, 0.3)
 BOUND = ["proc/cpuinfo", "proc/diskstats", "proc/loadavg", "proc/meminfo", "proc/slabinfo",
          "proc/stat", "proc/swaps", "proc/uptime", "sys/devices/system/cpu"]
 
@@ -122,12 +125,14 @@ def measure(umwelt, rounds):
     try:
         subprocess.run([umwelt, "daemon", "start"], check=True, stdout=subprocess.DEVNULL)
         workers += [Worker(*item) for item in launchers(folder, umwelt).items()]
-        times = {worker.name: [] for worker in workers}
-        for number in range(rounds + 3):
-            for worker in random.sample(workers, len(workers)):
-                took = worker.run()
-                if number >= 3:  # the first ones warm up
-                    times[worker.name].append(took)
+        times = {worker.name: {pause: [] for pause in PAUSES_S} for worker in workers}
+        for pause in PAUSES_S:
+            for number in range(rounds + 3):
+                for worker in random.sample(workers, len(workers)):
+                    time.sleep(pause)
+                    took = worker.run()
+                    if number >= 3:  # the first ones warm up
+                        times[worker.name][pause].append(took)
     finally:
         for worker in workers:
             worker.close()
@@ -137,13 +142,14 @@ def measure(umwelt, rounds):
 
 
 def table(times):
-    base = statistics.median(next(iter(times.values())))
-    lines = ["| launcher | median, ms | p10 | p90 | ratio |", "| --- | ---: | ---: | ---: | ---: |"]
-    for name, values in times.items():
-        deciles = statistics.quantiles(values, n=10)
-        median = statistics.median(values)
-        lines.append(f"| {name} | {median:.1f} | {deciles[0]:.1f} | {deciles[-1]:.1f} | "
-                     f"{median / base:.1f} |")
+    lines = ["| launcher | median, ms | p10 | p90 | after a pause: median | p10 | p90 |",
+             "| --- |" + " ---: |" * 3 * len(PAUSES_S)]
+    for name, by_pause in times.items():
+        cells = []
+        for values in by_pause.values():
+            deciles = statistics.quantiles(values, n=10)
+            cells += [statistics.median(values), deciles[0], deciles[-1]]
+        lines.append(f"| {name} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
     return "\n".join(lines)
 
 

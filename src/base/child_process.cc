@@ -42,12 +42,16 @@ bool read_until(int pipe, std::optional<std::chrono::milliseconds> patience, std
 
 }  // namespace
 
-Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces) {
+Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces, int cgroup) {
   int pidfd = -1;
   clone_args args{};
   args.flags = namespaces | CLONE_PIDFD;
   args.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   args.exit_signal = SIGCHLD;
+  if (cgroup >= 0) {
+    args.flags |= CLONE_INTO_CGROUP;
+    args.cgroup = static_cast<std::uint64_t>(cgroup);
+  }
   const long pid = ::syscall(SYS_clone3, &args, sizeof(args));
   if (pid < 0) return fail_errno("make a process in new namespaces");
   if (pid == 0) return std::optional<ChildProcess>();

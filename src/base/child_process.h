@@ -20,8 +20,9 @@ struct ChildProcess {
   UniqueFd pidfd;
 };
 
-// clone3(2) with the CLONE_NEW flags in `namespaces`, as fork(2): nullopt in the child.
-Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces);
+// clone3(2) with the CLONE_NEW flags in `namespaces`, as fork(2): nullopt in the child. It is born
+// in the v2 cgroup whose directory `cgroup` is, by default in that of the caller.
+Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces, int cgroup = -1);
 
 // SIGKILL when the parent dies, however it dies. The kernel forgets this at every change of
 // credentials: call it again after one.

@@ -112,19 +112,6 @@ Result<Group> new_group(const std::string& name) {
   return group;
 }
 
-// A libcgroup handle for `name` in all of the layout's controllers.
-Result<Group> group_of(const Layout& layout, const std::string& name) {
-  Group group = UMWELT_TRY(new_group(name));
-  const auto add = [&](const std::string& controller) {
-    return cgroup_add_controller(group.get(), controller.c_str()) != nullptr;
-  };
-  for (const auto& [controller, mount] : layout.v1)
-    if (!add(controller)) return fail(EINVAL, "cgroup controller " + controller);
-  for (const std::string& controller : layout.v2)
-    if (!add(controller)) return fail(EINVAL, "cgroup controller " + controller);
-  return group;
-}
-
 Result<void> write_setting(const std::string& name, const Setting& setting) {
   const Group group = UMWELT_TRY(new_group(name));
   cgroup_controller* controller = cgroup_add_controller(group.get(), setting.controller.c_str());
@@ -206,17 +193,32 @@ Result<void> fill_cpuset(const Layout& layout, const std::string& parent,
   return {};
 }
 
-// Below kParent, which is made on the way.
-Result<void> make_group(const Layout& layout, const std::string& name) {
-  const Group group = UMWELT_TRY(group_of(layout, name));
+// In the v1 hierarchies, below kParent, which is made on the way.
+Result<void> make_v1_groups(const Layout& layout, const std::string& name) {
+  if (layout.v1.empty()) return {};
+  const Group group = UMWELT_TRY(new_group(name));
+  for (const auto& [controller, mount] : layout.v1)
+    if (cgroup_add_controller(group.get(), controller.c_str()) == nullptr)
+      return fail(EINVAL, "cgroup controller " + controller);
   if (const int code = cgroup_create_cgroup(group.get(), 1); code != 0)
     return fail_libcgroup(code, "make cgroup " + name);
-  if (!layout.v2.empty() || layout.v2_mount.empty()) return {};
-  // libcgroup knows no hierarchy without controllers.
-  for (const std::string& path : {std::string(kParent), name})
+  return {};
+}
+
+// By hand: libcgroup knows no hierarchy without controllers, and reads all of them at its start,
+// for which there is time when the child has been made.
+Result<void> make_v2_group(const Layout& layout, const std::string& name) {
+  const auto make = [&](const std::string& path) -> Result<void> {
     if (::mkdir((layout.v2_mount + "/" + path).c_str(), 0755) != 0 && errno != EEXIST)
       return fail_errno("make cgroup " + path);
-  return {};
+    return {};
+  };
+  UMWELT_CHECK(make(kParent));
+  // Systemd enables in the root what its units use, hugetlb never. This is before the process is
+  // there, which the kernel would move otherwise.
+  (void)enable_controllers(layout.v2_mount, layout.v2);
+  (void)enable_controllers(layout.v2_mount + "/" + kParent, layout.v2);
+  return make(name);
 }
 
 // The cgroups at and below `name` in one hierarchy, children before parents.
@@ -260,6 +262,11 @@ bool remove_empty(const Layout& layout, const std::string& name) {
   return all;
 }
 
+// Upon a failure.
+void remove_group_and_parent(const Layout& layout, const std::string& name) {
+  for (const std::string& left : {name, std::string(kParent)}) (void)remove_empty(layout, left);
+}
+
 bool exists(const Layout& layout, const std::string& name) {
   const auto mounts = layout.mounts();
   return std::any_of(mounts.begin(), mounts.end(), [&](const std::string& mount) {
@@ -299,8 +306,8 @@ void kill_member(pid_t pid, const std::string& name) {
     ::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
 }
 
-bool is_real_time(pid_t pid) {
-  const int policy = ::sched_getscheduler(pid) & ~SCHED_RESET_ON_FORK;
+bool is_real_time() {
+  const int policy = ::sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
   return policy == SCHED_FIFO || policy == SCHED_RR;
 }
 
@@ -353,20 +360,39 @@ Result<cgroup::Paths> cgroup_paths(const std::string& id) {
   return paths;
 }
 
-Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) {
+Result<CgroupDirectories> cgroup_directories(const std::string& id) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  CgroupDirectories directories;
+  for (const std::string& mount : layout.mounts())
+    if (mount != layout.v2_mount) directories.v1.push_back(mount + "/" + cgroup_name(id));
+  if (!layout.v2_mount.empty()) directories.v2 = layout.v2_mount + "/" + cgroup_name(id);
+  return directories;
+}
+
+Result<UniqueFd> create_v2_cgroup(const std::string& id) {
+  const Layout layout = UMWELT_TRY(read_layout());
+  const std::string name = cgroup_name(id);
+  const UniqueFd lock = UMWELT_TRY(lock_hierarchies());
+  if (exists(layout, name)) return fail(EEXIST, "make cgroup " + name);
+  if (layout.v2_mount.empty()) return UniqueFd();
+  if (const auto made = make_v2_group(layout, name); !made) {
+    remove_group_and_parent(layout, name);
+    return fail(made.error());
+  }
+  return open_at(AT_FDCWD, layout.v2_mount + "/" + name, O_PATH | O_DIRECTORY);
+}
+
+Result<void> create_v1_cgroups(const std::string& id, const ResourceLimits& limits) {
   Layout layout = UMWELT_TRY(read_layout());
   const std::string name = cgroup_name(id);
   {
     const UniqueFd lock = UMWELT_TRY(lock_hierarchies());
-    if (exists(layout, name)) return fail(EEXIST, "make cgroup " + name);
-    // libcgroup does so from kParent on only, and systemd enables in the root what its units use,
-    // hugetlb never.
-    layout.v2 = enable_controllers(layout.v2_mount, layout.v2);
-    if (const auto made = make_group(layout, name); !made) {
-      for (const std::string& left : {name, std::string(kParent)}) (void)remove_empty(layout, left);
+    if (const auto made = make_v1_groups(layout, name); !made) {
+      remove_group_and_parent(layout, name);
       return fail(made.error());
     }
   }
+  layout.v2 = enable_controllers(layout.v2_mount + "/" + kParent, layout.v2);
   auto limited = fill_cpuset(layout, "", kParent);
   if (limited) limited = fill_cpuset(layout, kParent, name);
   if (limited) limited = write_limits(layout, name, limits);
@@ -378,27 +404,29 @@ Result<void> create_cgroup(const std::string& id, const ResourceLimits& limits) 
   return {};
 }
 
+Result<UniqueFd> open_v2_cgroup(const CgroupDirectories& directories) {
+  if (directories.v2.empty()) return UniqueFd();
+  return open_at(AT_FDCWD, directories.v2, O_PATH | O_DIRECTORY);
+}
+
+Result<void> enter_v1_cgroups(const CgroupDirectories& directories) {
+  for (const std::string& directory : directories.v1) {
+    const auto done = write_file_at(AT_FDCWD, directory + "/tasks", "0");  // 0: the writer
+    if (done) continue;
+    // A kernel with CONFIG_RT_GROUP_SCHED, which gives a new cgroup no real-time budget.
+    if (done.error().code == EINVAL && is_real_time())
+      return fail(0,
+                  "the cpu cgroup takes no process with a real-time scheduling policy: start "
+                  "umwelt with chrt --other 0");
+    return fail(done.error().code, "move a process to its cgroup");
+  }
+  return {};
+}
+
 Result<void> apply_limits(const std::string& id, const ResourceLimits& limits) {
   const Layout layout = UMWELT_TRY(read_layout());
   if (!exists(layout, cgroup_name(id))) return fail(ENOENT, "cgroup " + cgroup_name(id));
   return write_limits(layout, cgroup_name(id), limits);
-}
-
-Result<void> attach(const std::string& id, pid_t pid) {
-  const Layout layout = UMWELT_TRY(read_layout());
-  const std::string name = cgroup_name(id);
-  for (const std::string& mount : layout.mounts()) {
-    const auto done =
-        write_file_at(AT_FDCWD, mount + "/" + name + "/cgroup.procs", std::to_string(pid));
-    if (done) continue;
-    // A v1 kernel with CONFIG_RT_GROUP_SCHED, which gives a new cgroup no real-time budget.
-    if (done.error().code == EINVAL && is_real_time(pid))
-      return fail(0,
-                  "the cpu cgroup takes no process with a real-time scheduling policy: start "
-                  "umwelt with chrt --other 0");
-    return fail(done.error().code, "move a process to cgroup " + name);
-  }
-  return {};
 }
 
 void thaw(const std::string& id) {

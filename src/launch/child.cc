@@ -12,7 +12,6 @@
 #include "base/child_process.h"
 #include "base/file.h"
 #include "intercept/filter.h"
-#include "launch/cgroup.h"
 #include "launch/filesystems.h"
 #include "launch/init.h"
 #include "launch/mounts.h"
@@ -137,10 +136,10 @@ Result<void> enter_cgroups(const Spec& spec, int root) {
   return mount_cgroups(root, parse_cgroup_mounts(own, "/" + cgroup_name(spec.id)));
 }
 
-// Meanwhile the launcher makes its cgroups, tells the daemon of it, and moves it to them, for which
-// the kernel lets some milliseconds pass.
+// Meanwhile the launcher makes its cgroups and tells the daemon of it.
 Result<void> build(const Spec& spec, const container::Directories& directories,
-                   const std::string& staging, Storage& storage, Channel& channel) {
+                   const CgroupDirectories& cgroups, const std::string& staging, Storage& storage,
+                   Channel& channel) {
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     return fail_errno("make the mounts private");
   if (spec.network == Network::kNone) UMWELT_CHECK(raise_loopback());
@@ -157,13 +156,11 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
     UMWELT_CHECK(cover_directory(root, directories.runtime));
     UMWELT_CHECK(cover_directory(root, directories.state));
   }
-  UMWELT_CHECK(channel.wait_signal());  // the daemon knows it
-  OfferedViews views;
-  if (spec.views != Views::kNone) views = views_of(spec.id, directories);
-  UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views.now));
-  UMWELT_CHECK(channel.wait_signal());  // in its cgroups
+  UMWELT_CHECK(channel.wait_signal());  // the cgroups are there, and the daemon knows of it
+  UMWELT_CHECK(enter_v1_cgroups(cgroups));
   UMWELT_CHECK(enter_cgroups(spec, root));
-  UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views.in_cgroups));
+  if (spec.views != Views::kNone)
+    UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views_of(spec.id, directories)));
   UMWELT_CHECK(hide_paths(root));
   if (spec.read_only) UMWELT_CHECK(restrict_mount(root, MOUNT_ATTR_RDONLY, false));
   return pivot_into(root);
@@ -172,10 +169,11 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
 }  // namespace
 
 void run_container(const Spec& spec, const container::Directories& directories,
-                   const std::string& staging, Storage& storage, Channel channel, Output output) {
+                   const CgroupDirectories& cgroups, const std::string& staging, Storage& storage,
+                   Channel channel, Output output) {
   auto built = begin();
   if (built) built = use_output(output);
-  if (built) built = build(spec, directories, staging, storage, channel);
+  if (built) built = build(spec, directories, cgroups, staging, storage, channel);
   if (!built) give_up(channel, Stage::kLauncher, built.error());
   become({.command = spec.command,
           .environment = spec.environment,
@@ -192,9 +190,9 @@ void run_container(const Spec& spec, const container::Directories& directories,
 }
 
 void run_in_container(const ExecRequest& request, const std::string& hostname, int init,
-                      Channel channel) {
+                      const CgroupDirectories& cgroups, Channel channel) {
   auto entered = begin();
-  if (entered) entered = channel.wait_signal();  // in the container's cgroups
+  if (entered) entered = enter_v1_cgroups(cgroups);
   if (entered)
     entered = join_namespaces(
         init, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP);

@@ -5,6 +5,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "container/record.h"
+#include "launch/cgroup.h"
 #include "launch/channel.h"
 #include "launch/launch.h"
 #include "launch/spec.h"
@@ -17,16 +18,16 @@ struct Output {
   UniqueFd out, err;
 };
 
-// Waits for the parent twice, until its cgroups are there and the daemon knows it, and until it is
-// in them. Whatever fails goes over the channel. `staging` is a directory of the host that the root
-// is mounted over in the child's own mount namespace. `storage` is closed when it is mounted.
+// Waits for the parent once, until its cgroups are there and the daemon knows it. Whatever fails
+// goes over the channel. `staging` is a directory of the host that the root is mounted over in the
+// child's own mount namespace. `storage` is closed when it is mounted.
 [[noreturn]] void run_container(const Spec& spec, const container::Directories& directories,
-                                const std::string& staging, Storage& storage, Channel channel,
-                                Output output);
+                                const CgroupDirectories& cgroups, const std::string& staging,
+                                Storage& storage, Channel channel, Output output);
 
-// A further process of a running container, already in its pid and time namespace: waits for the
-// parent once, until it is in the cgroup, then enters the other namespaces of `init`.
+// A further process of a running container, already in its pid and time namespace, and in its
+// cgroup of v2: enters the others and the other namespaces of `init`.
 [[noreturn]] void run_in_container(const ExecRequest& request, const std::string& hostname,
-                                   int init, Channel channel);
+                                   int init, const CgroupDirectories& cgroups, Channel channel);
 
 }  // namespace umwelt::launch

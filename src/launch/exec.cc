@@ -54,17 +54,18 @@ Result<Outcome> exec(const Launched& launched, const container::Directories& dir
   request.intercept = launched.spec.policy.affinity_virtualised;
   const UniqueFd signals = UMWELT_TRY(block_signals());
   auto [channel, child_channel] = UMWELT_TRY(Channel::make());
+  const CgroupDirectories cgroups = UMWELT_TRY(cgroup_directories(launched.spec.id));
+  const UniqueFd birthplace = UMWELT_TRY(open_v2_cgroup(cgroups));
   // For the child: a process does not change its own pid namespace.
   UMWELT_CHECK(join_namespaces(init->get(), CLONE_NEWPID | CLONE_NEWTIME));
-  auto child = UMWELT_TRY(clone_child(0));
+  auto child = UMWELT_TRY(clone_child(0, birthplace.get()));
   if (!child) {
     channel.close();
-    run_in_container(request, launched.spec.hostname, init->get(), std::move(child_channel));
+    run_in_container(request, launched.spec.hostname, init->get(), cgroups,
+                     std::move(child_channel));
   }
   child_channel.close();
   Guard guard(*child);
-  UMWELT_CHECK(attach(launched.spec.id, child->pid));
-  (void)channel.signal();
   Supervised supervised;
   supervised.pid = child->pid;
   supervised.pidfd = child->pidfd.get();

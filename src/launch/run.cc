@@ -122,11 +122,13 @@ class Run {
     record_.start_boottime_ns = start.boottime_ns;
     record_.start_realtime_s = start.realtime_s;
     const std::uint64_t network = spec_.network == Network::kNone ? CLONE_NEWNET : 0;
-    auto child = UMWELT_TRY(clone_child(kNamespaces | network));
+    const CgroupDirectories cgroups = UMWELT_TRY(cgroup_directories(spec_.id));
+    const UniqueFd birthplace = UMWELT_TRY(create_v2_cgroup(spec_.id));
+    auto child = UMWELT_TRY(clone_child(kNamespaces | network, birthplace.get()));
     if (!child) {
       channel.close();
       daemon_.reset();
-      run_container(spec_, directories_, store_.directory(spec_.id), *storage_,
+      run_container(spec_, directories_, cgroups, store_.directory(spec_.id), *storage_,
                     std::move(child_channel), std::move(child_output));
     }
     child_channel.close();
@@ -144,10 +146,9 @@ class Run {
     return failed;
   }
 
-  // The child mounts its filesystems while its cgroups are made, and the views while it is moved to
-  // them.
+  // The child mounts its filesystems meanwhile.
   Result<void> admit(Channel& channel) {
-    UMWELT_CHECK(create_cgroup(spec_.id, spec_.limits));
+    UMWELT_CHECK(create_v1_cgroups(spec_.id, spec_.limits));
     UMWELT_CHECK(storage_->apply_limits(record_.cgroup_paths));
     record_.init_pid = child_.pid;
     if (daemon_) UMWELT_TRY(daemon_->add(record_));
@@ -158,8 +159,6 @@ class Run {
       launched.init_pid = child_.pid;
       launched.init_starttime = starttime;
     }));
-    UMWELT_CHECK(attach(spec_.id, child_.pid));
-    (void)channel.signal();
     return {};
   }
 

@@ -11,8 +11,6 @@
 namespace umwelt::launch {
 namespace {
 
-constexpr const char* kCgroupDirectory = "sys/fs/cgroup";
-
 Result<void> check_underlying(int proc, const View& view) {
   constexpr std::string_view kPrefix = "proc/";
   if (!view.path.starts_with(kPrefix)) return {};
@@ -47,14 +45,13 @@ Result<UniqueFd> clone_view(const std::string& tree, const View& view) {
   return mount;
 }
 
-OfferedViews views_of(const std::string& id, const container::Directories& directories) {
+std::vector<OfferedView> views_of(const std::string& id,
+                                  const container::Directories& directories) {
   const auto mounts = directories.mounts();
-  OfferedViews found;
-  for (const KnownView& known : known_views()) {
-    auto& views = known.path.starts_with(kCgroupDirectory) ? found.in_cgroups : found.now;
-    views.push_back({mounts[static_cast<std::size_t>(known.connection)] + "/" + id,
+  std::vector<OfferedView> found;
+  for (const KnownView& known : known_views())
+    found.push_back({mounts[static_cast<std::size_t>(known.connection)] + "/" + id,
                      {std::string(known.path), known.directory}});
-  }
   return found;
 }
 

@@ -24,21 +24,17 @@ struct View {
 // yet. ENOENT: the daemon does not offer it.
 Result<UniqueFd> clone_view(const std::string& tree, const View& view);
 
-// All that the trees of container `id` may offer; those below /sys/fs/cgroup, which can be mounted
-// only when the hierarchies are, apart.
+// All that the trees of container `id` may offer.
 struct OfferedView {
   std::string tree;
   View view;
 };
-struct OfferedViews {
-  std::vector<OfferedView> now, in_cgroups;
-};
-OfferedViews views_of(const std::string& id, const container::Directories& directories);
+std::vector<OfferedView> views_of(const std::string& id, const container::Directories& directories);
 
 // Mounts those that the daemon offers and this kernel has a file for; a file of run/ is made first.
 // `proc` is the directory below the container's /proc, which must not have a symlink in the place
 // of a view: such a root filesystem is refused. Runs in the container's mount namespace before
-// pivot_root(2).
+// pivot_root(2), when its cgroup hierarchies are mounted.
 Result<void> mount_views(int root, int proc, const std::vector<OfferedView>& views);
 
 }  // namespace umwelt::launch
