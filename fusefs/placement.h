@@ -15,12 +15,13 @@ namespace umwelt::fusefs {
 
 // Where the threads of a connection run.
 //
-// The scheduler wakes a thread on a CPU that is idle, which is right for many readers, but not for
-// one that is bound to a CPU and waits for each answer: waking an idle CPU for the request and then
-// the reader's for the answer takes longer than all else. So while one thread at a time asks, and
-// is bound to one CPU, it is served there. When one asks that is not bound to that CPU, or in turns
-// with another, the threads run anywhere again, and for a while they stay so: no reader can keep
-// them at a CPU that it keeps busy.
+// The scheduler wakes a thread on a CPU that is idle. Where all who ask are bound to one CPU, as in
+// a container with one, that can take longer than all else: an idle CPU is woken for each request,
+// and the reader's own for the answer. On that CPU there is no other to wake, but no other to do
+// the work either. Which is better depends on the machine and on the number of readers. So while
+// all are bound to one CPU, both is tried, the better one is kept for some time, and then it is
+// tried again. When one asks that is not bound to that CPU, the threads run anywhere, and for a
+// while they stay so: no reader can keep them at a CPU that it keeps busy.
 //
 // Thread-safe.
 class Placement {
@@ -31,29 +32,33 @@ class Placement {
   // `caller` is 0 for what the kernel asks by itself; the time is monotonic_ns().
   void on_request(pid_t caller, std::uint64_t now_ns);
 
-  static constexpr std::uint32_t kFirstLook = 16;  // requests of one thread in a row
-  static constexpr std::uint32_t kLookEvery = 256;
+  static constexpr std::uint32_t kFirstWindow = 16;  // requests
+  static constexpr std::uint32_t kWindow = 1024;
+  static constexpr std::uint32_t kKeep = 64;  // windows with the better one
   static constexpr std::uint64_t kPauseNs = 100'000'000;
+  static constexpr std::uint64_t kIdleNs = 1'000'000;  // longer between two: nobody asked
 
  private:
-  void follow(pid_t caller, std::uint64_t now_ns);
+  bool admit(pid_t caller, std::uint64_t now_ns);
+  void end_window();
+  void begin_window(std::uint32_t requests);
   void let_go(std::uint64_t now_ns);
-  bool is_next(pid_t caller);
-  void place(const CpuSet& cpus);
+  void bind(bool yes);
 
-  struct Run {  // of requests of one thread
-    pid_t caller = 0;
-    std::uint32_t length = 0;
-  };
-  std::atomic<Run> run_{};  // a race loses a request of it
-  std::atomic<bool> bound_{false};
+  std::atomic<std::uint64_t> pause_until_ns_{0};
+  // Those that were seen to be bound to cpu_, by their ids, since the window began.
+  std::array<std::atomic<pid_t>, 64> callers_{};
+  std::atomic<std::uint64_t> last_ns_{0};
+  // Of the window. A race loses a request of it.
+  std::atomic<std::uint64_t> busy_ns_{0};
+  std::atomic<std::uint32_t> left_{0};
 
   std::mutex mutex_;
   std::vector<pid_t> threads_;
-  CpuSet all_, now_;
-  std::array<pid_t, 64> served_{};  // since the threads were bound; the last ones
-  std::size_t served_count_ = 0;
-  std::uint64_t pause_until_ns_ = 0;
+  CpuSet all_, cpu_;  // cpu_: empty while they need not be on one
+  bool bound_ = false, trying_ = false;
+  std::uint32_t keep_ = 0;                    // windows until the other one is tried
+  std::array<std::uint64_t, 2> window_ns_{};  // the last one of each: anywhere, bound
 };
 
 }  // namespace umwelt::fusefs

@@ -53,8 +53,14 @@ class PlacementTest : public ::testing::Test {
     if (thread_.joinable()) thread_.join();
   }
 
-  void ask(const Caller& caller, unsigned requests) {
-    for (unsigned n = 0; n < requests; ++n) placement_.on_request(caller.pid, now_ns_);
+  // Every request comes `after_ns` after the last one.
+  void ask(const Caller& caller, unsigned requests, std::uint64_t after_ns = 10) {
+    for (unsigned n = 0; n < requests; ++n) placement_.on_request(caller.pid, now_ns_ += after_ns);
+  }
+  // Up to the end of the window, from its begin on: the time of a request depends on where the
+  // threads run.
+  void ask_for_a_window(const Caller& caller, std::uint64_t anywhere_ns, std::uint64_t bound_ns) {
+    ask(caller, Placement::kWindow, cpus() == all_ ? anywhere_ns : bound_ns);
   }
   CpuSet cpus() const { return *intercept::get_affinity(tid_); }
 
@@ -70,7 +76,7 @@ class PlacementTest : public ::testing::Test {
 
 TEST_F(PlacementTest, FollowsOneThatIsBoundAndAsksOften) {
   const Caller caller(second_);
-  ask(caller, Placement::kFirstLook - 1);
+  ask(caller, Placement::kFirstWindow - 1);
   EXPECT_EQ(cpus(), all_);
   ask(caller, 1);
   EXPECT_EQ(cpus(), second_);
@@ -80,58 +86,87 @@ TEST_F(PlacementTest, FollowsOneThatIsBoundAndAsksOften) {
 
 TEST_F(PlacementTest, DoesNotFollowOneThatMayRunAnywhere) {
   const Caller caller(all_);
-  ask(caller, 1000);
+  ask(caller, 5000);
   EXPECT_EQ(cpus(), all_);
 }
 
 TEST_F(PlacementTest, SeesWhenTheCallerIsBoundElsewhere) {
   const Caller caller(second_);
-  ask(caller, Placement::kFirstLook);
+  ask(caller, Placement::kFirstWindow);
   ASSERT_TRUE(intercept::set_affinity(caller.pid, first_));
-  ask(caller, Placement::kLookEvery);
-  EXPECT_EQ(cpus(), first_);
-  ASSERT_TRUE(intercept::set_affinity(caller.pid, all_));
-  ask(caller, Placement::kLookEvery);
-  EXPECT_EQ(cpus(), all_);
-}
-
-TEST_F(PlacementTest, StaysForTheNextOnTheSameCpu) {
-  const Caller caller(second_), next(second_);
-  ask(caller, Placement::kFirstLook);
-  ask(next, 1);
-  EXPECT_EQ(cpus(), second_);
-  ask(next, 10);
-  EXPECT_EQ(cpus(), second_);
-}
-
-TEST_F(PlacementTest, LetsGoWhenTwoAskInTurns) {
-  const Caller caller(second_), next(second_);
-  ask(caller, Placement::kFirstLook);
-  ask(next, 1);
+  ask(caller, Placement::kWindow);
   ask(caller, 1);
   EXPECT_EQ(cpus(), all_);
+  now_ns_ += Placement::kPauseNs;
+  ask(caller, Placement::kFirstWindow);
+  EXPECT_EQ(cpus(), first_);
+  ASSERT_TRUE(intercept::set_affinity(caller.pid, all_));
+  ask(caller, 2 * Placement::kWindow);
+  EXPECT_EQ(cpus(), all_);
+}
+
+TEST_F(PlacementTest, KeepsWhatIsBetter) {
+  for (const bool bound_is_better : {true, false}) {
+    const Caller caller(second_), next(second_);
+    ask(caller, Placement::kFirstWindow);
+    const std::uint64_t anywhere_ns = 100, bound_ns = bound_is_better ? 110 : 120;
+    ask_for_a_window(caller, anywhere_ns, bound_ns);
+    EXPECT_EQ(cpus(), all_) << "the other one is tried";
+    ask_for_a_window(next, anywhere_ns, bound_ns);
+    for (unsigned window = 0; window < Placement::kKeep; ++window) {
+      EXPECT_EQ(cpus(), bound_is_better ? second_ : all_);
+      ask_for_a_window(window % 2 == 0 ? caller : next, anywhere_ns, bound_ns);
+    }
+    EXPECT_EQ(cpus(), bound_is_better ? all_ : second_) << "and once more";
+    const Caller other(all_);
+    ask(other, 1);
+    now_ns_ += Placement::kPauseNs;
+  }
+}
+
+TEST_F(PlacementTest, TimeInWhichNobodyAsksDoesNotCount) {
+  const Caller caller(second_);
+  ask(caller, Placement::kFirstWindow);
+  ask_for_a_window(caller, 100, 50);
+  ask_for_a_window(caller, 100, 50);
+  for (unsigned window = 0; window < 3 * Placement::kKeep; ++window) {
+    now_ns_ += 10 * Placement::kIdleNs;
+    ask_for_a_window(caller, 100, 50);
+  }
+  ask_for_a_window(caller, 100, 50);
+  EXPECT_EQ(cpus(), second_);
+}
+
+TEST_F(PlacementTest, ServesSeveralOnTheSameCpu) {
+  const Caller caller(second_), next(second_);
+  ask(caller, Placement::kFirstWindow);
+  for (unsigned n = 0; n < 10; ++n) {
+    ask(next, 1);
+    ask(caller, 1);
+  }
+  EXPECT_EQ(cpus(), second_);
 }
 
 TEST_F(PlacementTest, LetsGoForOneOnAnotherCpuAndStaysSoForAWhile) {
   const Caller caller(second_), other(first_);
-  ask(caller, Placement::kFirstLook);
-  ask(other, 1);
+  ask(caller, Placement::kFirstWindow);
+  ask(other, 1, 0);
   EXPECT_EQ(cpus(), all_);
   now_ns_ += Placement::kPauseNs - 1;
-  ask(caller, Placement::kFirstLook);
+  ask(caller, Placement::kFirstWindow, 0);
   EXPECT_EQ(cpus(), all_);
   ++now_ns_;
-  ask(caller, Placement::kLookEvery);
+  ask(caller, Placement::kFirstWindow, 0);
   EXPECT_EQ(cpus(), second_);
 }
 
 TEST_F(PlacementTest, LetsGoOfOneThatIsGone) {
   auto caller = std::make_unique<Caller>(second_);
   const pid_t pid = caller->pid;
-  ask(*caller, Placement::kFirstLook);
+  ask(*caller, Placement::kFirstWindow);
   EXPECT_EQ(cpus(), second_);
   caller.reset();
-  for (unsigned n = 0; n < Placement::kLookEvery; ++n) placement_.on_request(pid, now_ns_);
+  for (unsigned n = 0; n < Placement::kFirstWindow; ++n) placement_.on_request(pid, now_ns_);
   EXPECT_EQ(cpus(), second_) << "it can't ask: nothing has changed";
   const Caller other(all_);
   ask(other, 1);
