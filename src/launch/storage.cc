@@ -263,10 +263,10 @@ void Storage::close() {
 }
 
 void Storage::finish(bool started) {
-  root_.reset();
   // A slow device would make the unmount wait for what is dirty.
   for (Volume& volume : volumes_)
     if (volume.disk) volume.disk->lift_limits();
+  // Before the root is unmounted, which would write what is dirty.
   if (disk_ && made_ && !disk_name_.empty() && !(started && disk_->record().keep))
     store_->discard(*disk_, disk_name_);
   if (disk_ && unbound_ && !started) unbind();
