@@ -353,7 +353,7 @@ def volume(umwelt, name, *options):
 
 def speed_limit(args, folder, umwelt):
     """Writers on a volume that is limited to 10 MiB/s; and a neighbour's fsync beside them."""
-    ways = {"direct": 0, "buffered": 16, "mmap": 16}  # and the MiB that only fill the page cache
+    ways = {"direct": 0, "buffered": 32, "mmap": 32}  # and the MiB that only fill the page cache
     slow = ("/usr/bin/python3", str(WRITE_SPEED))
     sync = ("fio", "--name=f", "--directory=/data", "--rw=write", "--bs=4k", "--size=4m",
             "--fsync=1", "--time_based", "--runtime=4", "--output-format=json")
