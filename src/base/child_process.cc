@@ -53,7 +53,9 @@ Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces, int cg
     args.cgroup = static_cast<std::uint64_t>(cgroup);
   }
   const long pid = ::syscall(SYS_clone3, &args, sizeof(args));
-  if (pid < 0) return fail_errno("make a process in new namespaces");
+  if (pid < 0)
+    return fail_errno(cgroup < 0 ? "make a process in new namespaces"
+                                 : "make a process in its cgroup and namespaces");
   if (pid == 0) return std::optional<ChildProcess>();
   return std::optional<ChildProcess>(ChildProcess{static_cast<pid_t>(pid), UniqueFd(pidfd)});
 }

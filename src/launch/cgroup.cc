@@ -406,7 +406,15 @@ Result<void> create_v1_cgroups(const std::string& id, const ResourceLimits& limi
 
 Result<UniqueFd> open_v2_cgroup(const CgroupDirectories& directories) {
   if (directories.v2.empty()) return UniqueFd();
-  return open_at(AT_FDCWD, directories.v2, O_PATH | O_DIRECTORY);
+  auto directory = open_at(AT_FDCWD, directories.v2, O_PATH | O_DIRECTORY);
+  if (!directory) return fail(directory.error().code, "enter the container's cgroup");
+  return directory;
+}
+
+Result<void> enter_v2_cgroup(const CgroupDirectories& directories) {
+  const auto done = write_file_at(AT_FDCWD, directories.v2 + "/cgroup.procs", "0");
+  if (!done) return fail(done.error().code, "move a process to its cgroup");
+  return {};
 }
 
 Result<void> enter_v1_cgroups(const CgroupDirectories& directories) {

@@ -36,6 +36,8 @@ Result<void> create_v1_cgroups(const std::string& id, const ResourceLimits& limi
 Result<UniqueFd> open_v2_cgroup(const CgroupDirectories& directories);
 // Moves this process, which has one thread, to those of v1.
 Result<void> enter_v1_cgroups(const CgroupDirectories& directories);
+// To that of cgroup2, for one that could not be born there. This takes the grace period, too.
+Result<void> enter_v2_cgroup(const CgroupDirectories& directories);
 // Changes what is set in `limits`, leaves the rest. In an order that never passes through a state
 // the kernel refuses (memory and memory.memsw).
 Result<void> apply_limits(const std::string& id, const ResourceLimits& limits);

@@ -190,8 +190,9 @@ void run_container(const Spec& spec, const container::Directories& directories,
 }
 
 void run_in_container(const ExecRequest& request, const std::string& hostname, int init,
-                      const CgroupDirectories& cgroups, Channel channel) {
+                      const CgroupDirectories& cgroups, bool born_there, Channel channel) {
   auto entered = begin();
+  if (entered && !born_there) entered = enter_v2_cgroup(cgroups);
   if (entered) entered = enter_v1_cgroups(cgroups);
   if (entered)
     entered = join_namespaces(

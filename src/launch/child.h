@@ -26,8 +26,9 @@ struct Output {
                                 Storage& storage, Channel channel, Output output);
 
 // A further process of a running container, already in its pid and time namespace, and in its
-// cgroup of v2: enters the others and the other namespaces of `init`.
+// cgroup of v2 if it was `born_there`: enters the others and the other namespaces of `init`.
 [[noreturn]] void run_in_container(const ExecRequest& request, const std::string& hostname,
-                                   int init, const CgroupDirectories& cgroups, Channel channel);
+                                   int init, const CgroupDirectories& cgroups, bool born_there,
+                                   Channel channel);
 
 }  // namespace umwelt::launch

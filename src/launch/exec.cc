@@ -58,10 +58,15 @@ Result<Outcome> exec(const Launched& launched, const container::Directories& dir
   const UniqueFd birthplace = UMWELT_TRY(open_v2_cgroup(cgroups));
   // For the child: a process does not change its own pid namespace.
   UMWELT_CHECK(join_namespaces(init->get(), CLONE_NEWPID | CLONE_NEWTIME));
-  auto child = UMWELT_TRY(clone_child(0, birthplace.get()));
+  auto cloned = clone_child(0, birthplace.get());
+  // Beyond the limit on processes none is born, but each can come: a container that is full is one
+  // to look into.
+  const bool full = birthplace && !cloned && cloned.error().code == EAGAIN;
+  if (full) cloned = clone_child(0);
+  auto child = UMWELT_TRY(std::move(cloned));
   if (!child) {
     channel.close();
-    run_in_container(request, launched.spec.hostname, init->get(), cgroups,
+    run_in_container(request, launched.spec.hostname, init->get(), cgroups, !full,
                      std::move(child_channel));
   }
   child_channel.close();

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import shutil
 import signal
 import subprocess
 import termios
@@ -15,7 +16,7 @@ import time
 import pytest
 
 from disks import wait_until
-from umwelt import CPUS, HIERARCHIES, SLOWNESS, Terminal
+from umwelt import CPUS, HIERARCHIES, SLOWNESS, UMWELT, Terminal
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("nothing_left")]
 
@@ -227,6 +228,26 @@ def test_a_start_that_does_not_come_to_its_end_can_be_ended(umwelt, name, tmp_pa
     finally:
         process.kill()
         freezer.write_text(off)
+
+
+def test_a_container_with_as_many_processes_as_it_may_have_is_entered(umwelt):
+    with umwelt.detached("--pids-limit", "1", "--", "sleep", "600") as name:
+        lines = umwelt.ok("exec", name, "cat", "/proc/self/cgroup").splitlines()
+    assert lines and all(line.endswith(":/") for line in lines), lines
+
+
+def test_a_container_in_whose_cgroup_none_can_be_born_is_entered(umwelt, name):
+    """As above on every host: the kernel refuses the first clone3."""
+    strace = shutil.which("strace")
+    if strace is None or not any((root / "cgroup.controllers").exists() for root in HIERARCHIES):
+        pytest.skip("needs strace and cgroup2")
+    done = subprocess.run([strace, "-o", "/dev/null", "-e", "trace=clone3",
+                           "-e", "inject=clone3:error=EAGAIN:when=1", UMWELT, "exec", name,
+                           "cat", "/proc/self/cgroup"], env=umwelt.environment, text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=60 * SLOWNESS)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    lines = done.stdout.splitlines()
+    assert lines and all(line.endswith(":/") for line in lines), lines
 
 
 # --- terminals -----------------------------------------------------------------------------------
