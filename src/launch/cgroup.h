@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The container's cgroup, made, limited and removed through libcgroup: "umwelt/ID" below the root
-// of every hierarchy, on v1, hybrid and v2. Not thread-safe, as libcgroup is not.
+// The container's cgroup, "umwelt/ID" below the root of every hierarchy, on v1, hybrid and v2: made
+// on v1, and limited on all, through libcgroup. Not thread-safe, as that is not.
 #pragma once
 
 #include <string>
