@@ -77,7 +77,11 @@ Result<void> write_bdi(dev_t device, const IoLimits& limits) {
   const std::uint64_t bps = std::min(limits.write_bps.value_or(dirty.max_bytes), dirty.max_bytes);
   const std::uint64_t bytes = std::clamp(bps * dirty.seconds, dirty.min_bytes, dirty.max_bytes);
   UMWELT_CHECK(write_file_at(AT_FDCWD, directory + "/strict_limit", "1"));
-  return write_file_at(AT_FDCWD, directory + "/max_bytes", std::to_string(bytes));
+  const auto set = write_file_at(AT_FDCWD, directory + "/max_bytes", std::to_string(bytes));
+  // On the whole host less may be dirty: the kernel refuses more (bdi_set_max_bytes()).
+  if (!set && set.error().code == EINVAL)
+    return write_file_at(AT_FDCWD, directory + "/max_ratio", "100");
+  return set;
 }
 
 }  // namespace

@@ -4,12 +4,14 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 from disks import refused, volume, wait_until
-from umwelt import HIERARCHIES, SLOWNESS
+from umwelt import HIERARCHIES, SLOWNESS, UMWELT
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
 BLKIO = next((root for root in HIERARCHIES if "blkio" in root.name.split(",")), None)
@@ -67,6 +69,23 @@ def test_speed_changes_at_once(umwelt, nothing_left):
                        40)
         limits = json.loads(umwelt.ok("volume", "inspect", "v"))[0]["record"]["limits"]
         assert limits == {}
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_a_limit_where_less_may_be_dirty_on_the_whole_host(umwelt, tmp_path, nothing_left):
+    """A small host, or vm.dirty_bytes: the kernel refuses more than its threshold."""
+    if not has_strict_limit():
+        pytest.skip("needs Linux 6.2: dirty limits of a device")
+    paths = [word for number in range(256)
+             for word in ("-P", f"/sys/devices/virtual/bdi/7:{number}/max_bytes")]
+    with volume(umwelt, "v", "--write-bps", "100m"):
+        done = subprocess.run(["strace", "-o", tmp_path / "trace", *paths, "-e", "trace=write",
+                               "-e", "inject=write:error=EINVAL", UMWELT, "run", "--rm",
+                               "-v", "v:/data", "--", "true"], env=umwelt.environment,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=60 * SLOWNESS)
+    assert "INJECTED" in (tmp_path / "trace").read_text()
+    assert (done.returncode, done.stderr) == (0, ""), done
 
 
 def device_limits(umwelt, name):
