@@ -413,7 +413,7 @@ Result<UniqueFd> open_v2_cgroup(const CgroupDirectories& directories) {
 
 Result<void> enter_v2_cgroup(const CgroupDirectories& directories) {
   const auto done = write_file_at(AT_FDCWD, directories.v2 + "/cgroup.procs", "0");
-  if (!done) return fail(done.error().code, "move a process to its cgroup");
+  if (!done) return fail(done.error().code, "move a process to cgroup " + directories.v2);
   return {};
 }
 
@@ -426,7 +426,7 @@ Result<void> enter_v1_cgroups(const CgroupDirectories& directories) {
       return fail(0,
                   "the cpu cgroup takes no process with a real-time scheduling policy: start "
                   "umwelt with chrt --other 0");
-    return fail(done.error().code, "move a process to its cgroup");
+    return fail(done.error().code, "move a process to cgroup " + directory);
   }
   return {};
 }
