@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fusefs/placement.h"
 
+#include <algorithm>
+
 #include "intercept/task.h"
 
 namespace umwelt::fusefs {
@@ -27,13 +29,15 @@ bool Placement::admit(pid_t caller, std::uint64_t now_ns) {
   const auto cpus = intercept::get_affinity(caller);
   if (!cpus) return false;  // it is gone
   const std::lock_guard lock(mutex_);
-  const bool first = cpu_.empty();
-  if (cpus->count() != 1 || !all_.contains(*cpus) || (!first && *cpus != cpu_)) {
+  if (cpus->count() != 1 || !all_.contains(*cpus) || (active_ && *cpus != cpu_)) {
     let_go(now_ns);
     return false;
   }
-  if (first) {
+  if (!active_) {
+    if (*cpus != cpu_) keep_ = 0;
     cpu_ = *cpus;
+    active_ = warming_ = true;
+    trying_ = false;
     begin_window(kFirstWindow);
   }
   callers_[static_cast<std::size_t>(caller) % callers_.size()] = caller;
@@ -42,12 +46,14 @@ bool Placement::admit(pid_t caller, std::uint64_t now_ns) {
 
 void Placement::end_window() {
   const std::lock_guard lock(mutex_);
-  if (cpu_.empty()) return;
+  if (!active_) return;
   const std::uint64_t took_ns = busy_ns_.load(std::memory_order_relaxed);
   begin_window(kWindow);
-  if (keep_ == 0) {  // after the first window, which warms up
-    keep_ = 1;
-    return bind(true);
+  if (warming_) {
+    warming_ = false;
+    if (keep_ == 0) better_ = true;
+    keep_ = std::max(keep_, 1U);
+    return bind(better_);
   }
   window_ns_[bound_ ? 1 : 0] = took_ns;
   if (--keep_ != 0) return;
@@ -59,7 +65,8 @@ void Placement::end_window() {
   trying_ = false;
   keep_ = kKeep;
   // There, unless it takes much longer: half as much CPU time goes into each request.
-  bind(window_ns_[1] <= window_ns_[0] + window_ns_[0] / 8);
+  better_ = window_ns_[1] <= window_ns_[0] + window_ns_[0] / 8;
+  bind(better_);
 }
 
 void Placement::begin_window(std::uint32_t requests) {
@@ -72,9 +79,7 @@ void Placement::let_go(std::uint64_t now_ns) {
   pause_until_ns_ = now_ns + kPauseNs;
   begin_window(kFirstWindow);
   bind(false);
-  cpu_ = {};
-  trying_ = false;
-  keep_ = 0;
+  active_ = false;
 }
 
 void Placement::bind(bool yes) {

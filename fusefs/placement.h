@@ -21,7 +21,8 @@ namespace umwelt::fusefs {
 // the work either. Which is better depends on the machine and on the number of readers. So while
 // all are bound to one CPU, both is tried, the better one is kept for some time, and then it is
 // tried again. When one asks that is not bound to that CPU, the threads run anywhere, and for a
-// while they stay so: no reader can keep them at a CPU that it keeps busy.
+// while they stay so: no reader can keep them at a CPU that it keeps busy. What was better on a CPU
+// is known when all are there again.
 //
 // Thread-safe.
 class Placement {
@@ -55,8 +56,12 @@ class Placement {
 
   std::mutex mutex_;
   std::vector<pid_t> threads_;
-  CpuSet all_, cpu_;  // cpu_: empty while they need not be on one
-  bool bound_ = false, trying_ = false;
+  CpuSet all_, cpu_;                          // cpu_: where all who asked were bound the last time
+  bool active_ = false;                       // they are, and the threads may be
+  bool warming_ = false;                      // in the first window
+  bool bound_ = false;                        // the threads are
+  bool better_ = false;                       // so they have been faster on cpu_
+  bool trying_ = false;                       // the other one
   std::uint32_t keep_ = 0;                    // windows until the other one is tried
   std::array<std::uint64_t, 2> window_ns_{};  // the last one of each: anywhere, bound
 };

@@ -106,20 +106,26 @@ TEST_F(PlacementTest, SeesWhenTheCallerIsBoundElsewhere) {
 }
 
 TEST_F(PlacementTest, KeepsWhatIsBetter) {
-  for (const bool bound_is_better : {true, false}) {
-    const Caller caller(second_), next(second_);
+  for (const std::uint64_t bound_ns : {110U, 120U}) {
+    const bool bound_is_better = bound_ns == 110;
+    const Caller caller(bound_is_better ? first_ : second_),
+        next(bound_is_better ? first_ : second_);
+    const CpuSet better = bound_is_better ? first_ : all_, other = bound_is_better ? all_ : second_;
     ask(caller, Placement::kFirstWindow);
-    const std::uint64_t anywhere_ns = 100, bound_ns = bound_is_better ? 110 : 120;
-    ask_for_a_window(caller, anywhere_ns, bound_ns);
+    ask_for_a_window(caller, 100, bound_ns);
     EXPECT_EQ(cpus(), all_) << "the other one is tried";
-    ask_for_a_window(next, anywhere_ns, bound_ns);
+    ask_for_a_window(next, 100, bound_ns);
     for (unsigned window = 0; window < Placement::kKeep; ++window) {
-      EXPECT_EQ(cpus(), bound_is_better ? second_ : all_);
-      ask_for_a_window(window % 2 == 0 ? caller : next, anywhere_ns, bound_ns);
+      EXPECT_EQ(cpus(), better);
+      ask_for_a_window(window % 2 == 0 ? caller : next, 100, bound_ns);
     }
-    EXPECT_EQ(cpus(), bound_is_better ? all_ : second_) << "and once more";
-    const Caller other(all_);
-    ask(other, 1);
+    EXPECT_EQ(cpus(), other) << "and once more";
+    const Caller elsewhere(all_);
+    ask(elsewhere, 1);
+    now_ns_ += Placement::kPauseNs;
+    ask(caller, Placement::kFirstWindow);
+    EXPECT_EQ(cpus(), better) << "it is known";
+    ask(elsewhere, 1);
     now_ns_ += Placement::kPauseNs;
   }
 }
