@@ -123,6 +123,8 @@ class Attacher {
     const bool optional = made || of_cgroup;
     const auto parent = parent_of(view.view.path.substr(0, slash));
     if (!parent) return no_place(view.view, parent.error(), optional);
+    if (made && UMWELT_TRY(is_volume(*parent)))
+      return no_place(view.view, {0, "in a directory of the host"}, true);
     if (made) (void)::mknodat(*parent, name.c_str(), S_IFREG | 0644, 0);
     auto target = open_plain(*parent, name, O_PATH);
     if (!target) return no_place(view.view, target.error(), optional);
@@ -166,6 +168,13 @@ class Attacher {
     if (!absent && !optional) return fail(error);
     attached_.skipped.push_back(Error{error.code, view.path}.message());
     return {};
+  }
+
+  // Files that are made in a volume would stay there, and be its other users' as well.
+  Result<bool> is_volume(int directory) const {
+    const std::uint64_t mount = UMWELT_TRY(stat_cached(directory)).stx_mnt_id;
+    if (mount == UMWELT_TRY(stat_cached(root_)).stx_mnt_id) return false;
+    return propagation_.is_of_host(mount);
   }
 
   static Result<void> check_kernels(int parent, const std::string& path) {

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "base/parse.h"
 
@@ -28,6 +30,7 @@ PeerGroups parse_peer_groups(std::string_view mountinfo) {
     const auto id = parse_u64(next_word(*line));
     const auto below = parse_u64(next_word(*line));
     std::string file(next_word(*line));
+    if (id) groups.filesystems[*id] = file;
     file.append(" ").append(next_word(*line));
     for (int field = 5; field <= 6; ++field) next_word(*line);
     std::string_view word;
@@ -58,6 +61,16 @@ Result<bool> Propagation::reaches_host(std::uint64_t id) const {
   if (!host_) return true;
   UMWELT_CHECK(read_groups(host_.get(), host_groups_));
   return host_groups_->receives.contains(group->second);
+}
+
+Result<bool> Propagation::is_of_host(std::uint64_t id) const {
+  UMWELT_CHECK(read_groups(container_.get(), container_groups_));
+  const auto own = container_groups_->filesystems.find(id);
+  if (own == container_groups_->filesystems.end() || !host_) return true;
+  UMWELT_CHECK(read_groups(host_.get(), host_groups_));
+  const auto& hosts = host_groups_->filesystems;
+  return std::any_of(hosts.begin(), hosts.end(),
+                     [&](const auto& mount) { return mount.second == own->second; });
 }
 
 Result<bool> Propagation::is_view(std::uint64_t id) const {

@@ -22,7 +22,8 @@ struct PeerGroups {
     std::uint64_t below;  // the mount that it lies on
     std::string file;     // "MAJOR:MINOR /path": of which filesystem, and what of it
   };
-  std::map<std::uint64_t, View> views;  // mount id -> umweltd's and lxcfs's files
+  std::map<std::uint64_t, View> views;               // mount id -> umweltd's and lxcfs's files
+  std::map<std::uint64_t, std::string> filesystems;  // mount id -> "MAJOR:MINOR"
 };
 // The text of /proc/PID/mountinfo (proc(5)).
 PeerGroups parse_peer_groups(std::string_view mountinfo);
@@ -36,6 +37,9 @@ class Propagation {
 
   // Whether what is mounted on the container's mount `id` would also be mounted for the host.
   Result<bool> reaches_host(std::uint64_t id) const;
+  // Whether the filesystem of the container's mount `id` is mounted for the host, too; also where
+  // nothing is known of one of them.
+  Result<bool> is_of_host(std::uint64_t id) const;
   // Whether the container's mount `id` is of umweltd or lxcfs, by what it says it is.
   Result<bool> is_view(std::uint64_t id) const;
   // Whether the container's mount `id` is another view, and `file` (PeerGroups::View) lies below it

@@ -207,6 +207,32 @@ def test_a_config_that_is_a_link(bundle, runtime):
     assert (real.stat().st_uid, real.stat().st_gid) == (4711, 4712)
 
 
+@every_runtime
+@pytest.mark.parametrize("propagation", ["private", "shared"])
+def test_a_volume_on_run_stays_as_it_is(bundle, runtime, propagation, tmp_path):
+    """Other containers and the host have it, too. A filesystem of the container's own has the files."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "volume", volume], check=True)
+    subprocess.run(["mount", f"--make-{propagation}", volume], check=True)
+    show = SHOW + "echo info $(ls /run | grep -c .)"
+    try:
+        config = bundle.read()
+        config["process"]["args"][-1] = show
+        config["mounts"].append({"destination": "/run", "type": "bind", "source": str(volume),
+                                 "options": ["rbind", f"r{propagation}"]})
+        bundle.write(config)
+        text = bundle.run(runtime).stdout
+        assert_own_resources(text)
+        assert machines.parse(text)["info"] == "0" and list(volume.iterdir()) == []
+    finally:
+        subprocess.run(["umount", volume], check=True)
+    config["mounts"][-1] = {"destination": "/run", "type": "tmpfs", "source": "tmpfs"}
+    bundle.write(config)
+    assert machines.parse(bundle.run(runtime).stdout)["info"] == "2"
+    assert bundle.machine.oci_log() == ""
+
+
 def test_lxcs_hook_reads_the_mode_first(machine, tmp_path):
     config = tmp_path / "config"
     environment = {**machine.environment, "LXC_NAME": "box", "LXC_CONFIG_FILE": str(config),

@@ -80,6 +80,8 @@ TEST(Propagation, ParsesPeerGroups) {
       "24 27 0:6 / /dev rw - devtmpfs shared:9 rw\n");
   EXPECT_EQ(groups.shared, (std::map<std::uint64_t, std::uint64_t>{{22, 5}}));
   EXPECT_EQ(groups.receives, (std::set<std::uint64_t>{5, 7}));
+  EXPECT_EQ(groups.filesystems,
+            (std::map<std::uint64_t, std::string>{{22, "0:21"}, {23, "0:22"}, {24, "0:6"}}));
 }
 
 // A file that is served and not known here would not be mounted.
