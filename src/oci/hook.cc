@@ -110,20 +110,6 @@ Result<void> create_container(const State& state, const JsonText& config,
   return {};
 }
 
-// The empty files that were made for mounts in a root filesystem that stays.
-void remove_mount_points(const std::string& root) {
-  const auto directory = open_at(AT_FDCWD, root, O_PATH | O_DIRECTORY);
-  if (!directory) return;
-  const auto run = open_in_root(directory->get(), "run", O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-  if (!run) return;
-  for (const char* name : {"container_info", "container_info.json"}) {
-    struct stat status {};
-    if (::fstatat(run->get(), name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode) &&
-        status.st_size == 0)
-      (void)::unlinkat(run->get(), name, 0);
-  }
-}
-
 bool has_time_namespace(pid_t pid) {
   struct stat theirs {
   }, ours{};
@@ -159,6 +145,19 @@ Result<int> run_stage(const std::string& stage, const container::Directories& di
 }
 
 }  // namespace
+
+void remove_mount_points(const std::string& root) {
+  const auto directory = open_at(AT_FDCWD, root, O_PATH | O_DIRECTORY);
+  if (!directory) return;
+  const auto run = open_in_root(directory->get(), "run", O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (!run) return;
+  for (const char* name : {"container_info", "container_info.json"}) {
+    struct stat status {};
+    if (::fstatat(run->get(), name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode) &&
+        status.st_size == 0)
+      (void)::unlinkat(run->get(), name, 0);
+  }
+}
 
 std::string record_id(std::string_view runtime_id) {
   if (container::valid_id(runtime_id)) return std::string(runtime_id);

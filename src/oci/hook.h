@@ -25,9 +25,13 @@ namespace umwelt::oci {
 // container starts with the host's files: exit code 0, unless it asks for umwelt=required.
 int run_hook(const std::vector<std::string>& arguments);
 
+// Removes the empty files that were made to mount on in a root filesystem that stays.
+void remove_mount_points(const std::string& root);
+
 // `umwelt-runtime lxc-hook [--runtime-dir DIR]`, LXC's lxc.hook.start-host, with what LXC says in
 // the environment (lxc.container.conf(5)) and words of its own at the end: the container waits, set
-// up, for its init to be executed. Fails as run_hook() does.
+// up, for its init to be executed. Fails as run_hook() does. As lxc.hook.post-stop it does what
+// poststop does.
 int run_lxc_hook(const std::vector<std::string>& arguments);
 
 // The id under which a container of a runtime is registered: its own where that may be one

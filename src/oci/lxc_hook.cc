@@ -48,12 +48,24 @@ Result<void> read_lxc_choice(const std::string& path, Choice& choice) {
   return done;
 }
 
+// "dir:/path" or "/path"; of another storage there is no path, or nothing is mounted any more.
+void clean_up_rootfs(const std::string& rootfs) {
+  const std::string root = rootfs.substr(rootfs.starts_with("dir:") ? 4 : 0);
+  if (root.starts_with('/')) remove_mount_points(root);
+}
+
 }  // namespace
 
 int run_lxc_hook(const std::vector<std::string>& arguments) {
   const bool given = arguments.size() > 1 && arguments.front() == "--runtime-dir";
   const auto directories = container::directories(given ? arguments[1] : "", "", "");
   if (!directories) return 0;
+  // Which hook it is LXC says in the last word, or, as lxc.hook.version has it, there.
+  if (variable("LXC_HOOK_TYPE") == "post-stop" ||
+      (!arguments.empty() && arguments.back() == "post-stop")) {
+    clean_up_rootfs(variable("LXC_ROOTFS_PATH"));
+    return 0;
+  }
   const std::string name = variable("LXC_NAME");
   Choice choice;
   const auto done = [&]() -> Result<void> {

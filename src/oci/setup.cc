@@ -164,9 +164,9 @@ Result<SetupPlan> plan_lxc(const SetupPaths& paths) {
   const std::string path = paths.file.empty()
                                ? paths.root + "/usr/share/lxc/config/common.conf.d/50-umwelt.conf"
                                : paths.file;
-  UMWELT_CHECK(add_edit(
-      plan, path,
-      "lxc.hook.start-host = " + paths.program + " lxc-hook" + runtime_option(paths) + "\n"));
+  const std::string command = paths.program + " lxc-hook" + runtime_option(paths) + "\n";
+  UMWELT_CHECK(
+      add_edit(plan, path, "lxc.hook.start-host = " + command + "lxc.hook.post-stop = " + command));
   return plan;
 }
 

@@ -138,6 +138,7 @@ def test_lxc(machine, tmp_path):
     finally:
         machine.umwelt("setup", "lxc", "--undo")
     assert not (hooks / "50-umwelt.conf").exists()
+    assert list((rootfs / "run").iterdir()) == []
     machine.nothing_left()
     assert machine.oci_log() == ""
 
