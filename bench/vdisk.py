@@ -145,8 +145,7 @@ class Shell:
 
 
 def starts(args, folder, umwelt):
-    """umwelt run --image --disk beside crun on a plain overlay of the same image; one start right
-    after the other, and apart (bench/launch.py says why)."""
+    """umwelt run --image --disk beside crun on a plain overlay; see bench/launch.py for `apart`."""
     rootfs = make_image(folder / "start-image", 16)
     umwelt("image", "import", "--name", "start", rootfs)
     umwelt.configure('[disk]\nready = 4\nready_size = "1g"\n')
@@ -168,31 +167,26 @@ def starts(args, folder, umwelt):
         "umwelt run --image": f"{run} -- /bin/true",
         "umwelt run --image --disk 1g": f"{run} --disk 1g -- /bin/true"}
     shells = {name: Shell(umwelt.environment, name.startswith("crun")) for name in commands}
-    pauses = {"at once": 0, "0.3 s apart": 0.3}
-    times = {way: {name: [] for name in commands} for way in pauses}
-    ready = folder / "state/vdisks/.ready"
+    ms = {pause: {name: [] for name in commands} for pause in (0, 0.3)}
     try:
-        for way, pause in pauses.items():
+        for pause in ms:
             for n in range(args.rounds + 2):
                 for name in random.sample(list(commands), len(commands)):
                     time.sleep(pause)
-                    while len(list(ready.glob("*"))) < 4:
+                    while len(os.listdir(folder / "state/vdisks/.ready")) < 4:
                         time.sleep(0.01)
-                    took = shells[name].ms(commands[name].format(n=f"{pause}-{n}"))
-                    if n >= 2:
-                        times[way][name].append(took)
+                    ms[pause][name].append(shells[name].ms(commands[name].format(n=f"{pause}-{n}")))
     finally:
         for shell in shells.values():
             shell.close()
         sh("umount", merged)
     umwelt.configure("")
     umwelt("image", "rm", "start")
-    return {**{f"ms, {way}": {name: median(values) for name, values in by_name.items()}
-               for way, by_name in times.items()},
-            "umwelt --disk less crun, ms": {way: median(
-                [a - b for a, b in zip(by_name["umwelt run --image --disk 1g"],
-                                       by_name["crun, overlay"])])
-                for way, by_name in times.items()}}
+    crun, _, disk = commands
+    less = {pause: [a - b for a, b in zip(runs[disk], runs[crun])] for pause, runs in ms.items()}
+    return {**{f"ms, {pause} s apart": {name: median(values[2:]) for name, values in runs.items()}
+               for pause, runs in ms.items()},
+            "umwelt --disk less crun, ms": {f"{p} s apart": median(v[2:]) for p, v in less.items()}}
 
 
 FIO = {

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <libcgroup.h>
-#include <sched.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -306,11 +305,6 @@ void kill_member(pid_t pid, const std::string& name) {
     ::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0);
 }
 
-bool is_real_time() {
-  const int policy = ::sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
-  return policy == SCHED_FIFO || policy == SCHED_RR;
-}
-
 void sleep_ms(long ms) {
   const timespec pause{0, ms * 1000000};
   ::nanosleep(&pause, nullptr);
@@ -401,33 +395,6 @@ Result<void> create_v1_cgroups(const std::string& id, const ResourceLimits& limi
     return fail(limited.error());
   }
   count_io(layout, name);
-  return {};
-}
-
-Result<UniqueFd> open_v2_cgroup(const CgroupDirectories& directories) {
-  if (directories.v2.empty()) return UniqueFd();
-  auto directory = open_at(AT_FDCWD, directories.v2, O_PATH | O_DIRECTORY);
-  if (!directory) return fail(directory.error().code, "enter the container's cgroup");
-  return directory;
-}
-
-Result<void> enter_v2_cgroup(const CgroupDirectories& directories) {
-  const auto done = write_file_at(AT_FDCWD, directories.v2 + "/cgroup.procs", "0");
-  if (!done) return fail(done.error().code, "move a process to cgroup " + directories.v2);
-  return {};
-}
-
-Result<void> enter_v1_cgroups(const CgroupDirectories& directories) {
-  for (const std::string& directory : directories.v1) {
-    const auto done = write_file_at(AT_FDCWD, directory + "/tasks", "0");  // 0: the writer
-    if (done) continue;
-    // A kernel with CONFIG_RT_GROUP_SCHED, which gives a new cgroup no real-time budget.
-    if (done.error().code == EINVAL && is_real_time())
-      return fail(0,
-                  "the cpu cgroup takes no process with a real-time scheduling policy: start "
-                  "umwelt with chrt --other 0");
-    return fail(done.error().code, "move a process to cgroup " + directory);
-  }
   return {};
 }
 

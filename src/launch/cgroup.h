@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "cgroup/reader.h"
+#include "launch/cgroup_entry.h"
 #include "launch/spec.h"
 
 namespace umwelt::launch {
@@ -16,14 +17,6 @@ namespace umwelt::launch {
 // Where it is or would be in each hierarchy.
 Result<cgroup::Paths> cgroup_paths(const std::string& id);
 
-// The directories of a container's cgroup on the host. A process is born in the one of cgroup2
-// (clone_child), and moves itself to those of v1. To be moved by another one, as by a write to
-// cgroup.procs, takes an RCU grace period: 10 ms and more on a machine that has nothing else to do
-// (cgroup_procs_write_start() in kernel/cgroup/cgroup.c).
-struct CgroupDirectories {
-  std::vector<std::string> v1;
-  std::string v2;  // "": this host has none
-};
 Result<CgroupDirectories> cgroup_directories(const std::string& id);
 
 // Makes that of cgroup2, where there is one, and opens it: empty where there is none. EEXIST when
@@ -32,12 +25,6 @@ Result<UniqueFd> create_v2_cgroup(const std::string& id);
 // Makes the others, and limits all. After an error nothing is left, but for that of cgroup2 if
 // there is a process in it.
 Result<void> create_v1_cgroups(const std::string& id, const ResourceLimits& limits);
-// That of cgroup2; empty as above.
-Result<UniqueFd> open_v2_cgroup(const CgroupDirectories& directories);
-// Moves this process, which has one thread, to those of v1.
-Result<void> enter_v1_cgroups(const CgroupDirectories& directories);
-// To that of cgroup2, for one that could not be born there. This takes the grace period, too.
-Result<void> enter_v2_cgroup(const CgroupDirectories& directories);
 // Changes what is set in `limits`, leaves the rest. In an order that never passes through a state
 // the kernel refuses (memory and memory.memsw).
 Result<void> apply_limits(const std::string& id, const ResourceLimits& limits);

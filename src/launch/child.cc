@@ -12,6 +12,7 @@
 #include "base/child_process.h"
 #include "base/file.h"
 #include "intercept/filter.h"
+#include "launch/cgroup.h"
 #include "launch/filesystems.h"
 #include "launch/init.h"
 #include "launch/mounts.h"

@@ -5,7 +5,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "container/record.h"
-#include "launch/cgroup.h"
+#include "launch/cgroup_entry.h"
 #include "launch/channel.h"
 #include "launch/launch.h"
 #include "launch/spec.h"
