@@ -14,9 +14,11 @@ struct Ticks {
   std::uint64_t user = 0, nice = 0, system = 0, idle = 0, steal = 0;
 };
 
+// Idle time is rounded up: a CPU with nothing but zeros, as it would be seen in a container of a
+// few milliseconds, is one that is offline to mpstat.
 Ticks ticks(const ShownCpuTime& time) {
   return {time.user_ns / kNsPerTick, time.nice_ns / kNsPerTick, time.system_ns / kNsPerTick,
-          time.idle_ns / kNsPerTick, time.steal_ns / kNsPerTick};
+          (time.idle_ns + kNsPerTick - 1) / kNsPerTick, time.steal_ns / kNsPerTick};
 }
 
 // Columns: user nice system idle iowait irq softirq steal guest guest_nice.

@@ -22,6 +22,13 @@ def stat_of(umwelt, name):
     return cpu_lines((umwelt.root(name) / "proc/stat").read_text())
 
 
+def test_a_new_container_has_no_cpu_without_time(umwelt):
+    """To mpstat such a CPU is offline."""
+    for _ in range(10):
+        first = umwelt.run("--", "head", "-n", "1", "/proc/stat").split()
+        assert any(int(word) for word in first[1:]), first
+
+
 @pytest.mark.timeout(500)
 def test_two_seconds_of_work_beside_a_busy_host(umwelt):
     neighbour = subprocess.Popen(["/usr/bin/python3", "-c", "while True: pass"])

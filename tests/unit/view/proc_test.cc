@@ -125,6 +125,13 @@ TEST(Stat, LinesOfTheContainer) {
   EXPECT_EQ(render_stat(host_itself()), "cpu  the host's own text\n");
 }
 
+TEST(Stat, NoCpuIsWithoutTime) {
+  Resources r = container("1,4");
+  r.cpu_times = {{9'999'999, 0, 9'999'999, 1, 0}, {0, 0, 0, 10'000'001, 0}};
+  EXPECT_THAT(render_stat(r), HasSubstr("cpu  0 0 0 3 0 0 0 0 0 0\ncpu1 0 0 0 1 0 0 0 0 0 0\n"
+                                        "cpu4 0 0 0 2 0 0 0 0 0 0\n"));
+}
+
 TEST(Stat, ManyCpusAreAllThere) {
   cgroup::State state = make_state("0-511");
   const Resources r = resources(make_host(512, 64), state, make_identity(), {});
