@@ -53,7 +53,7 @@ def test_a_symlink_to_nowhere_is_refused(umwelt, rootfs):
 
 
 def test_passwd_is_a_way_to_nowhere(umwelt, rootfs):
-    for target in ("/proc/self/fd/3", "/proc/1/root/etc/passwd", "../../../../etc/passwd"):
+    for target in ("/proc/self/fd/3", "/proc/1/cwd/etc/passwd", "../../../../etc/passwd"):
         (rootfs / "etc/passwd").unlink()
         (rootfs / "etc/passwd").symlink_to(target)
         done = umwelt("run", "--rm", "--rootfs", rootfs, "--user", "daemon", "--", "/bin/id")
