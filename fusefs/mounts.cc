@@ -1,26 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fusefs/mounts.h"
 
-#include <libmount/libmount.h>
 #include <sys/mount.h>
 #include <sys/statfs.h>
 
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
-#include <memory>
 #include <string_view>
 
 #include "base/file.h"
+#include "base/parse.h"
 
 namespace umwelt::fusefs {
 namespace {
 
 constexpr std::string_view kType = "fuse.umwelt", kLxcfsType = "fuse.lxcfs";
-
-struct TableDeleter {
-  void operator()(libmnt_table* table) const { ::mnt_unref_table(table); }
-};
 
 // How many mounts of one type are at exactly `path`, and whether one of them is the topmost.
 struct Mounts {
@@ -29,19 +24,14 @@ struct Mounts {
 };
 
 Result<Mounts> read_mounts(const std::string& path, std::string_view wanted) {
-  const std::unique_ptr<libmnt_table, TableDeleter> table(
-      ::mnt_new_table_from_file("/proc/self/mountinfo"));
-  if (!table) return fail_errno("read /proc/self/mountinfo");
-  const std::unique_ptr<libmnt_iter, decltype(&::mnt_free_iter)> iterator(
-      ::mnt_new_iter(MNT_ITER_FORWARD), ::mnt_free_iter);
-  if (!iterator) return fail(ENOMEM, "read /proc/self/mountinfo");
+  const std::string text = UMWELT_TRY(read_file("/proc/self/mountinfo"));
+  std::string_view rest = text;
   Mounts found;
-  libmnt_fs* mounted = nullptr;
-  while (::mnt_table_next_fs(table.get(), iterator.get(), &mounted) == 0) {
-    const char* target = ::mnt_fs_get_target(mounted);
-    const char* type = ::mnt_fs_get_fstype(mounted);
-    if (target == nullptr || type == nullptr || path != target) continue;
-    found.on_top = type == wanted;
+  while (auto line = next_line(rest)) {
+    for (int field = 1; field <= 4; ++field) next_word(*line);
+    if (unescape_octal(next_word(*line)) != path) continue;
+    while (!line->empty() && next_word(*line) != "-") continue;
+    found.on_top = next_word(*line) == wanted;
     if (found.on_top) ++found.count;
   }
   return found;

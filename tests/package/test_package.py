@@ -33,7 +33,7 @@ def debian():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="umwelt-package-"))
     root = folder / "root"
     # The libraries come with the Debian, so that what the packages leave is theirs alone.
-    depends = "fuse3,libfuse3-3,libmount1,libstdc++6,procps"
+    depends = "fuse3,procps"
     made = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={depends}", "bookworm",
                            root], capture_output=True, text=True)
     if made.returncode != 0:
