@@ -41,18 +41,18 @@ def wait_until(condition, what, seconds=120):
 
 
 class Systemd:
-    """systemd as the first process of a pid namespace."""
+    """systemd as the first process of a pid namespace. `unit` is what it starts."""
 
-    def __init__(self):
+    def __init__(self, unit="umweltd.service"):
         self.process = subprocess.Popen(
             ["unshare", "--fork", "--pid", "--mount", "--propagation", "private", "--mount-proc",
-             "/lib/systemd/systemd", "--system", "--unit=umweltd.service", "--log-target=null"],
+             "/lib/systemd/systemd", "--system", f"--unit={unit}", "--log-target=null"],
             env={**ENVIRONMENT, "container": "other"}, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=sys.stderr)
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         wait_until(lambda: children.read_text().strip(), "the start of systemd")
         self.pid = int(children.read_text())
-        wait_until(lambda: self.show("ActiveState") == "active", "the start of umweltd.service")
+        wait_until(lambda: self.show("ActiveState", unit) == "active", f"the start of {unit}")
 
     def command(self, *words):
         return ["nsenter", "-t", self.pid, "-m", "-p", *words]
@@ -60,8 +60,19 @@ class Systemd:
     def run(self, *words, check=True):
         return run(*self.command(*words), check=check)
 
-    def show(self, name):
-        return self.run("systemctl", "show", "--value", "-p", name, "umweltd.service", check=False)
+    def show(self, name, unit="umweltd.service"):
+        return self.run("systemctl", "show", "--value", "-p", name, "--", unit, check=False)
+
+    def readers(self, pid, count=2):
+        """Processes that read a container's files; report() ends them."""
+        found = [subprocess.Popen(
+            [str(word) for word in self.command(sys.executable, os.path.abspath(__file__), "--read",
+                                                pid)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+            for _ in range(count)]
+        for reader in found:
+            assert reader.stdout.readline() == "reads\n"
+        return found
 
     def stop(self):
         os.kill(self.pid, 9)
@@ -94,6 +105,10 @@ def read(pid):
     print(json.dumps(seen))
 
 
+def report_of(readers):
+    return [json.loads(reader.communicate("end\n", timeout=60)[0]) for reader in readers]
+
+
 def main(debs):
     run("dpkg", "--install", *debs)
     say("the packages are installed")
@@ -103,12 +118,7 @@ def main(debs):
     systemd.run("umwelt", "run", "--detach", "--name", "box", "--cpuset-cpus", "1", "--memory",
                 f"{MEMORY_KIB}K", "--", "sleep", "100000")
     pid = json.loads(systemd.run("umwelt", "inspect", "box"))[0]["launched"]["init_pid"]
-    readers = [subprocess.Popen(
-        [str(word) for word in systemd.command(sys.executable, os.path.abspath(__file__), "--read", pid)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        for _ in range(2)]
-    for reader in readers:
-        assert reader.stdout.readline() == "reads\n"
+    readers = systemd.readers(pid)
     say("readers read")
     report["stored"] = int(systemd.show("NFileDescriptorStore"))
     for kill in range(KILLS):
@@ -127,7 +137,7 @@ def main(debs):
         say(f"restart {restart + 1} survived")
         time.sleep(0.5)
     report["stored_after"] = int(systemd.show("NFileDescriptorStore"))
-    report["readers"] = [json.loads(reader.communicate("end\n", timeout=60)[0]) for reader in readers]
+    report["readers"] = report_of(readers)
     say("readers ended")
     systemd.run("umwelt", "rm", "--force", "box")
     systemd.run("systemctl", "stop", "umweltd.service")

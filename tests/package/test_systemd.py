@@ -55,25 +55,48 @@ def test_the_loop_module_is_there_before_its_devices_are_allowed():
         assert "modprobe@loop.service" in named
 
 
-@pytest.mark.timeout(1200)
-def test_killed_and_restarted_under_systemd():
-    """SIGKILL of every process of the service, and restarts: systemd keeps the descriptors, no read
-    fails."""
+def in_vm(script, *arguments):
+    """What a script of this folder reports."""
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("needs qemu-system-x86")
     assert packages(), "no packages: ./dev package"
     done = subprocess.run(
         [ROOT / "tests/vm/run.sh", "--timeout", "1100", "-m", "3G", "--", "/usr/bin/python3",
-         pathlib.Path(__file__).with_name("systemd_unit.py"), *packages()],
+         pathlib.Path(__file__).with_name(script), *arguments, *packages()],
         capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-5000:])
     report = json.loads(done.stdout.strip().splitlines()[-1])
     print(json.dumps(report))
-    assert report["state"] == "active"
-    assert report["kills"] == report["restarts"] > 0
-    assert report["stored"] > 0 and report["stored_after"] > 0
+    return report
+
+
+def check_readers(report):
     for reader in report["readers"]:
         assert reader["reads"] > 100
         assert not reader["failed"] and not reader["wrong"], reader
+
+
+@pytest.mark.timeout(1200)
+def test_a_node_whose_pod_is_replaced():
+    """Kubernetes: the daemon outlives the DaemonSet's pod, and the next pod's takes over; no read
+    fails."""
+    report = in_vm("kubernetes_node.py", ROOT / "packaging/kubernetes/umwelt.yaml")
+    assert report["state"] == "active" and report["set_up"]
+    assert len(set(report["servers"])) == len(report["servers"]) > 1
+    check_readers(report)
+    assert report["refused"]
+    assert report["removed"] == "inactive"
+    assert not report["left"] and report["containerd_as_before"]
+
+
+@pytest.mark.timeout(1200)
+def test_killed_and_restarted_under_systemd():
+    """SIGKILL of every process of the service, and restarts: systemd keeps the descriptors, no read
+    fails."""
+    report = in_vm("systemd_unit.py")
+    assert report["state"] == "active"
+    assert report["kills"] == report["restarts"] > 0
+    assert report["stored"] > 0 and report["stored_after"] > 0
+    check_readers(report)
     assert report["stopped"] == "inactive"
     assert not report["mounts_left"]
