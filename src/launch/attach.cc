@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <functional>
 #include <future>
+#include <iterator>
 #include <map>
 #include <system_error>
 #include <thread>
@@ -51,13 +52,14 @@ bool chosen(const std::vector<std::string>& groups, const KnownView& view) {
   return groups.empty() || std::find(groups.begin(), groups.end(), view.group) != groups.end();
 }
 
-Result<std::vector<OpenView>> open_views(const container::Record& record,
-                                         const container::Directories& directories) {
+// Those of the live connection, or all others.
+Result<std::vector<OpenView>> open_half(const container::Record& record,
+                                        const container::Directories& directories,
+                                        const std::vector<std::string>& groups, bool live) {
   const auto mounts = directories.mounts();
-  const auto groups = UMWELT_TRY(read_choice(record.id, directories));
   std::vector<OpenView> out;
   for (const KnownView& known : known_views()) {
-    if (!chosen(groups, known)) continue;
+    if (!chosen(groups, known) || (known.connection == view::Connection::kLive) != live) continue;
     View view{std::string(known.path), known.directory};
     auto mount =
         clone_view(mounts[static_cast<std::size_t>(known.connection)] + "/" + record.id, view);
@@ -65,7 +67,26 @@ Result<std::vector<OpenView>> open_views(const container::Record& record,
     if (!mount) return fail(mount.error());
     out.push_back({std::move(view), *std::move(mount), record.id});
   }
-  if (out.empty()) return fail(ENOENT, "the daemon offers no views of " + record.id);
+  return out;
+}
+
+// Two threads: most of the time is the daemon and who asks waking each other for every name. Each
+// has filesystems of its own: where two ask for one name at once, Linux 6.16 and later may take the
+// name for outdated, and nothing can be mounted of it.
+Result<std::vector<OpenView>> open_views(const container::Record& record,
+                                         const container::Directories& directories) {
+  const auto groups = UMWELT_TRY(read_choice(record.id, directories));
+  auto live = std::async([&]() -> Result<std::vector<OpenView>> {
+    // Who enters a mount namespace shares its working directory with nobody.
+    if (::unshare(CLONE_FS) != 0) return fail_errno("unshare the working directory");
+    return open_half(record, directories, groups, true);
+  });
+  auto out = open_half(record, directories, groups, false);
+  auto rest = live.get();
+  if (!out) return fail(out.error());
+  if (!rest) return fail(rest.error());
+  std::move(rest->begin(), rest->end(), std::back_inserter(*out));
+  if (out->empty()) return fail(ENOENT, "the daemon offers no views of " + record.id);
   return out;
 }
 
