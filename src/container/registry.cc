@@ -112,34 +112,34 @@ Result<unsigned> Registry::load() {
   UMWELT_CHECK(make_directories(callers_dir_));
   const auto next = read_file(records_dir_ + kNextNumberFile);
 
-  std::vector<Record> records;
+  std::vector<std::string> ids;
+  std::uint64_t last_number = 0;
   std::error_code code;
   for (const auto& entry : std::filesystem::directory_iterator(records_dir_, code)) {
     if (entry.path().extension() != kRecordSuffix) continue;
     auto record = read_living(entry.path());
-    if (record) {
-      records.push_back(std::move(*record));
-    } else {
+    if (!record && is_gone(record.error())) {
       spdlog::info("record {} dropped: {}", entry.path().native(), record.error().message());
       remove_files(entry.path().stem());
+      continue;
     }
+    if (record) last_number = std::max(last_number, record->number);
+    ids.push_back(entry.path().stem());
   }
   if (code) return fail(code.value(), "list " + records_dir_);
   {
     const std::lock_guard lock(change_mutex_);
     if (next) reserved_numbers_ = next_number_ = parse_u64(trim(*next)).value_or(1);
-    for (const Record& record : records) {
-      next_number_ = std::max(next_number_, record.number + 1);
-      late_.emplace(record.id, std::make_shared<Apart>());
-    }
+    next_number_ = std::max(next_number_, last_number + 1);
+    for (const std::string& id : ids) late_.emplace(id, std::make_shared<Apart>());
   }
   unsigned loaded = 0;
   Apart::Clock::duration patience = kLoadingPatience;
-  for (const Record& record : records) {
-    const Loaded now = load_late(record.id, patience);
+  for (const std::string& id : ids) {
+    const Loaded now = load_late(id, patience);
     loaded += now == Loaded::kYes ? 1 : 0;
     if (now != Loaded::kLate) continue;
-    spdlog::warn("the cgroups of container {} can't be opened yet", record.id);
+    spdlog::warn("the record or the cgroups of container {} can't be opened yet", id);
     patience = kLatePatience;
   }
   load_callers();

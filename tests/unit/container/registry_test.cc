@@ -292,5 +292,19 @@ TEST_F(RegistryTest, WhatCanNotBeOpenedAtAStartIsThereLater) {
   EXPECT_TRUE(registry_->add(record("c", other)));
 }
 
+TEST_F(RegistryTest, ARecordThatCanNotBeReadIsNotLost) {
+  TestCgroup cgroup(hierarchies_, "-unread");
+  ASSERT_TRUE(registry_->add(record("a", cgroup)));
+  registry_.reset();
+  const std::string file = record_file("a"), aside = folder_ + "/aside";
+  ASSERT_EQ(::rename(file.c_str(), aside.c_str()), 0);
+  ASSERT_EQ(::symlink(file.c_str(), file.c_str()), 0);  // ELOOP
+  registry_ = make();
+  EXPECT_EQ(loaded_, 0U);
+  ASSERT_EQ(::rename(aside.c_str(), file.c_str()), 0);
+  registry_->load_late();
+  EXPECT_TRUE(registry_->find("a"));
+}
+
 }  // namespace
 }  // namespace umwelt::container
