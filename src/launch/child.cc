@@ -16,6 +16,7 @@
 #include "launch/filesystems.h"
 #include "launch/init.h"
 #include "launch/mounts.h"
+#include "launch/name_files.h"
 #include "launch/namespaces.h"
 #include "launch/process.h"
 #include "launch/rootfs.h"
@@ -147,9 +148,11 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
   if (::sethostname(spec.hostname.c_str(), spec.hostname.size()) != 0)
     return fail_errno("set the hostname");
 
+  const UniqueFd names = UMWELT_TRY(make_name_files(spec, staging));
   const Rootfs rootfs = UMWELT_TRY(open_rootfs(spec, staging, storage.root()));
   const int root = rootfs.root.get();
   UMWELT_CHECK(mount_filesystems(root));
+  UMWELT_CHECK(mount_name_files(root, names.get(), storage.root() >= 0 || spec.rootfs.empty()));
   UMWELT_CHECK(mount_volumes(root, spec.mounts, storage));
   storage.close();
   if (spec.rootfs.empty() && spec.image.empty()) {

@@ -193,9 +193,41 @@ def test_workdir(umwelt, rootfs):
 
 def test_the_hosts_root_is_never_written(umwelt, tmp_path):
     target = pathlib.Path("/usr/umwelt-test-was-here")
-    assert umwelt.sh(f"touch {target} && test -e {target} && rm /etc/hostname && echo done") == (
+    assert umwelt.sh(f"touch {target} && test -e {target} && rm /etc/passwd && echo done") == (
         "done\n")
-    assert not target.exists() and pathlib.Path("/etc/hostname").exists()
+    assert not target.exists() and pathlib.Path("/etc/passwd").exists()
+
+
+def test_it_finds_itself_and_the_hosts_names(umwelt, image):
+    names = "cat /etc/hostname; tail -n 1 /etc/hosts; cat /etc/resolv.conf"
+    own = ["--hostname", "box"]
+    expected = f"box\n127.0.1.1\tbox\n{pathlib.Path('/etc/resolv.conf').read_text()}"
+    assert umwelt.sh(*own, names) == expected
+    assert umwelt.sh(*own, "getent hosts box").split() == ["127.0.1.1", "box"]
+    assert umwelt.sh(*own, "--image", image, names) == expected
+    # They are the container's.
+    before = pathlib.Path("/etc/hosts").read_bytes()
+    assert umwelt.sh("echo 192.0.2.1 there >> /etc/hosts; tail -n 1 /etc/hosts") == (
+        "192.0.2.1 there\n")
+    assert pathlib.Path("/etc/hosts").read_bytes() == before
+    # What the user mounts lies above.
+    assert umwelt.sh("-v", "/etc/hosts:/etc/hosts:ro", "cat /etc/hosts").encode() == before
+
+
+def test_name_files_leave_a_root_filesystem_as_it_is(umwelt, rootfs):
+    for name in ("hosts", "resolv.conf"):
+        (rootfs / "etc" / name).unlink(missing_ok=True)
+    (rootfs / "etc/resolv.conf").symlink_to("../run/nowhere/resolv.conf")
+    seen = umwelt.sh("--rootfs", rootfs,
+                     "cat /etc/resolv.conf; test -e /etc/hosts || test -e /run/nowhere || echo none")
+    assert seen == f"{pathlib.Path('/etc/resolv.conf').read_text()}none\n"
+    assert not (rootfs / "etc/hosts").exists() and (rootfs / "etc/resolv.conf").is_symlink()
+
+
+def test_without_a_network_it_asks_nobody(umwelt, image):
+    seen = umwelt.sh("--network", "none", "--hostname", "box", "--image", image,
+                     "cat /etc/hosts; test -s /etc/resolv.conf || echo none")
+    assert seen == "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n127.0.1.1\tbox\nnone\n"
 
 
 def test_read_only_root(umwelt, rootfs):
