@@ -63,9 +63,12 @@ class Pod:
                                      stdin=subprocess.DEVNULL, stdout=sys.stderr)
         run(*self.command(container["readinessProbe"]["exec"]["command"]))
 
-    def run(self, *words, check=True):
-        return subprocess.run(self.command(words), env=ENVIRONMENT, text=True, check=check,
-                              stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+    def remove(self):
+        """What the script says, and its exit code."""
+        done = subprocess.run(self.command(["sh", "/usr/share/umwelt/remove-from-host"]),
+                              env=ENVIRONMENT, text=True, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=300)
+        return done.stderr, done.returncode
 
     def kill(self):
         """As the kubelet: whatever is in its cgroup."""
@@ -103,13 +106,11 @@ def main(manifest, debs):
         pod.start()
         report["servers"].append(server())
         say(f"pod {turn + 1} replaced")
-    refused = pod.run("sh", "/usr/share/umwelt/remove-from-host", check=False)
-    report["refused"] = refused.returncode != 0 and "drain" in refused.stderr
+    report["refused"] = pod.remove()
     report["readers"] = report_of(readers)
     say("readers ended")
     systemd.run(UMWELT, "rm", "--force", "box")
-    pod.run("sh", "/usr/share/umwelt/remove-from-host")
-    report["removed"] = systemd.show("ActiveState")
+    report["removed"] = [*pod.remove(), systemd.show("ActiveState")]
     report["left"] = [str(path) for path in (
         pathlib.Path("/opt/umwelt"), pathlib.Path("/etc/systemd/system/umweltd.service"),
         pathlib.Path("/etc/systemd/system/multi-user.target.wants/umweltd.service"))

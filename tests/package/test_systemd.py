@@ -84,8 +84,8 @@ def test_a_node_whose_pod_is_replaced():
     assert report["state"] == "active" and report["set_up"]
     assert len(set(report["servers"])) == len(report["servers"]) > 1
     check_readers(report)
-    assert report["refused"]
-    assert report["removed"] == "inactive"
+    assert "drain the node" in report["refused"][0] and report["refused"][1] == 1
+    assert report["removed"][1:] == [0, "inactive"], report["removed"]
     assert not report["left"] and report["containerd_as_before"]
 
 
