@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oci/wrapper.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "intercept/paths.h"
 #include "intercept/process_state.h"
 #include "intercept/request.h"
+#include "intercept/room.h"
 #include "intercept/stand_in.h"
 #include "oci/bundle.h"
 #include "oci/hook.h"
@@ -121,6 +123,25 @@ bool files_agree(const Choice& choice) {
          });
 }
 
+// True for one caller until the next boot, for what would else be said at every container's start.
+bool is_first(const container::Directories& directories, const std::string& marker) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL;
+  return open_at(AT_FDCWD, directories.runtime + "/" + marker, kFlags, 0600).has_value();
+}
+
+// Where the container's listener is handed over; "": it has none.
+std::string listener_for(const RuntimeCommand& command, const Choice& choice,
+                         const container::Directories& directories) {
+  if (!choice.intercept || !files_agree(choice) || !answers_syscalls(directories)) return {};
+  if (const auto room = intercept::check_room_for_listener(); !room) {
+    if (is_first(directories, "no-room-for-listener"))
+      report(directories, record_id(command.id),
+             room.error().message() + "; here and in later ones the kernel answers system calls");
+    return {};
+  }
+  return intercept::socket_path(directories.runtime);
+}
+
 Additions additions_for(const RuntimeCommand& command, const Choice& choice,
                         const container::Directories& directories) {
   Additions additions;
@@ -129,8 +150,7 @@ Additions additions_for(const RuntimeCommand& command, const Choice& choice,
   if (directories.runtime != usual.runtime)
     additions.hook.insert(additions.hook.end(), {"--runtime-dir", directories.runtime});
   additions.former_listener = intercept::socket_path(directories.runtime);
-  if (choice.intercept && files_agree(choice) && answers_syscalls(directories))
-    additions.seccomp_listener = additions.former_listener;
+  additions.seccomp_listener = listener_for(command, choice, directories);
   additions.container_id = record_id(command.id);
   const auto names = intercept::call_names();
   additions.syscalls.assign(names.begin(), names.end());

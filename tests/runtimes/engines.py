@@ -57,9 +57,10 @@ class Bundle:
         return ([BIN / "umwelt-runtime", "--root", self.folder / "state", *arguments],
                 {**self.machine.environment, "UMWELT_OCI_RUNTIME": str(real)})
 
-    def run(self, runtime, check=True, name="box"):
+    def run(self, runtime, check=True, name="box", below=()):
+        """`below`: a command that executes the rest."""
         command, environment = self.command(runtime, "run", "--bundle", self.folder, name)
-        return self.machine.run(*command, env=environment, check=check)
+        return self.machine.run(*below, *command, env=environment, check=check)
 
 
 class Docker:
