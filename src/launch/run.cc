@@ -13,6 +13,7 @@
 #include "base/child_process.h"
 #include "base/file.h"
 #include "control/client.h"
+#include "intercept/room.h"
 #include "launch/calls.h"
 #include "launch/cgroup.h"
 #include "launch/child.h"
@@ -301,6 +302,18 @@ Result<Daemon> reach_daemon(Spec& spec, const container::Directories& directorie
   return Daemon();
 }
 
+// Here, too: where the filter is installed the container is made already.
+Result<void> check_listener(Spec& spec, const std::function<void(const std::string&)>& warn) {
+  if (!spec.policy.affinity_virtualised) return {};
+  const auto room = intercept::check_room_for_listener();
+  if (room) return {};
+  const std::string reason = room.error().message();
+  if (spec.views == Views::kRequired) return fail(0, reason + " (--intercept off does without it)");
+  spec.policy.affinity_virtualised = false;
+  warn(reason + "; the container starts as with --intercept off");
+  return {};
+}
+
 }  // namespace
 
 Outcome not_executed(const Error& error) {
@@ -318,6 +331,7 @@ Result<Outcome> run(const Spec& asked, const container::Directories& directories
   UMWELT_CHECK(check_protection());
   Spec spec = asked;
   Daemon daemon = UMWELT_TRY(reach_daemon(spec, directories, warn));
+  UMWELT_CHECK(check_listener(spec, warn));
   if (const auto reaped = Store(directories).reap(); !reaped) warn(reaped.error().message());
   if (spec.detach) return run_detached(spec, directories, std::move(daemon));
   const UniqueFd signals = UMWELT_TRY(block_signals());

@@ -20,6 +20,7 @@
 #include "base/parse.h"
 #include "cgroup/hierarchies.h"
 #include "control/client.h"
+#include "intercept/room.h"
 #include "oci/setup.h"
 
 namespace umwelt::oci {
@@ -91,6 +92,11 @@ void examine_kernel(std::vector<Finding>& out) {
   add(out, ::access("/proc/self/ns/time", F_OK) == 0, "time namespaces", "there are",
       "there are none: uptime(1) is right, the ages that ps(1) shows are the host's",
       "a kernel of 5.6 or later with CONFIG_TIME_NS", Level::kWarning);
+  if (const auto room = intercept::check_room_for_listener(); !room)
+    out.push_back({"system calls", Level::kWarning,
+                   room.error().message() + ": in containers that are started from here the kernel "
+                                            "answers them",
+                   "umwelt run --intercept off   (those of other runtimes start as they are)"});
 
   const auto hierarchies = cgroup::Hierarchies::read();
   if (!hierarchies) {

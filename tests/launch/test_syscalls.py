@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The syscalls of a container say what its files say."""
 
+import json
 import os
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from umwelt import CPUS, SLOWNESS, UMWELT, runs
 
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
+FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
 CPU = CPUS[-1]
 BYTES = 256 << 20
 LIMITS = ("--cpuset", CPU, "--cpus", "0.5", "--memory", "256M", "--memory-swap", "256M")
@@ -184,6 +187,31 @@ def test_a_listener_of_its_own_is_refused_and_a_filter_is_not(umwelt, folder):
     run = ("-v", f"{folder}:/x:ro", "--", "/x/own")
     assert umwelt.run(*run) == "listener=16\nfilter=0\n"  # EBUSY
     assert umwelt.run("--intercept", "off", *run) == "listener=0\nfilter=0\n"
+
+
+def below_a_listener(umwelt, *arguments):
+    return subprocess.run([sys.executable, FIXTURES / "below_a_listener.py", UMWELT,
+                           *map(str, arguments)],
+                          env=umwelt.environment, text=True, stdin=subprocess.DEVNULL,
+                          capture_output=True, timeout=60 * SLOWNESS)
+
+
+def test_below_a_listener_the_option_is_named(umwelt):
+    command = ("--cpuset", CPU, "--", "sh", "-c", "nproc; cat /sys/devices/system/cpu/online")
+    umwelt.ok("daemon", "start")
+    before = umwelt.ok("ps", "--all", "--quiet")
+    done = below_a_listener(umwelt, "run", "--rm", *command)
+    assert (done.returncode, done.stdout) == (125, ""), done
+    assert done.stderr.count("\n") == 1 and "--intercept off" in done.stderr, done
+    assert umwelt.ok("ps", "--all", "--quiet") == before
+    done = below_a_listener(umwelt, "run", "--rm", "--intercept", "off", *command)
+    assert (done.stdout, done.stderr) == (f"1\n{CPU}\n", ""), done
+    done = below_a_listener(umwelt, "run", "--rm", "--views", "best-effort", *command)
+    assert done.stdout == f"1\n{CPU}\n", done
+    assert done.stderr.count("\n") == 1 and "--intercept off" in done.stderr, done
+    finding = {entry["check"]: entry for entry in
+               json.loads(below_a_listener(umwelt, "doctor", "--json").stdout)["findings"]}
+    assert finding["system calls"]["level"] == "warning", finding
 
 
 def daemon_pid(umwelt):
