@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <sys/prctl.h>
@@ -20,24 +21,49 @@
 namespace umwelt {
 namespace {
 
-// Up to the end of what comes through `pipe`; false: that has not come in time.
-bool read_until(int pipe, std::optional<std::chrono::milliseconds> patience, std::string& text) {
-  using Clock = std::chrono::steady_clock;
-  const auto deadline = Clock::now() + patience.value_or(std::chrono::milliseconds(0));
+using Clock = std::chrono::steady_clock;
+using Deadline = std::optional<Clock::time_point>;
+
+Deadline deadline_of(std::optional<std::chrono::milliseconds> patience) {
+  return patience ? Deadline(Clock::now() + *patience) : std::nullopt;
+}
+
+bool readable_until(int fd, Deadline deadline) {
+  if (!deadline) return true;
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
+    pollfd entry{fd, POLLIN, 0};
+    const int ready = ::poll(&entry, 1, std::max(0, static_cast<int>(left.count())));
+    if (ready >= 0 || errno != EINTR) return ready != 0;
+  }
+}
+
+// Up to the end of what comes through `pipe`, or beyond `most`; false: that has not come in time.
+bool read_until(int pipe, Deadline deadline, std::size_t most, std::string& text) {
   std::array<char, 4096> block;
-  while (true) {
-    if (patience) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
-      pollfd entry{pipe, POLLIN, 0};
-      const int ready = ::poll(&entry, 1, std::max(0, static_cast<int>(left.count())));
-      if (ready == 0) return false;
-      if (ready < 0 && errno == EINTR) continue;
-    }
+  while (text.size() <= most) {
+    if (!readable_until(pipe, deadline)) return false;
     const ssize_t n = ::read(pipe, block.data(), block.size());
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return true;
     text.append(block.data(), static_cast<std::size_t>(n));
   }
+  return true;
+}
+
+[[noreturn]] void become(const std::vector<std::string>& command, int output) {
+  (void)die_with_parent(true);
+  ::setsid();
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  std::vector<char*> argv;
+  for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  if (::dup2(null, STDIN_FILENO) < 0 || ::dup2(output, STDOUT_FILENO) < 0 ||
+      ::dup2(null, STDERR_FILENO) < 0)
+    ::_exit(127);
+  ::syscall(SYS_close_range, STDERR_FILENO + 1U, ~0U, CLOSE_RANGE_CLOEXEC);
+  ::execv(argv[0], argv.data());
+  ::_exit(127);
 }
 
 }  // namespace
@@ -95,7 +121,7 @@ Result<std::string> run_apart(const std::function<Result<std::string>()>& work,
   }
   writer.reset();
   std::string text;
-  if (!read_until(reader.get(), patience, text)) {
+  if (!read_until(reader.get(), deadline_of(patience), text.max_size(), text)) {
     ::kill(pid, SIGKILL);
     return fail(ETIMEDOUT, "wait for an answer");
   }
@@ -107,6 +133,29 @@ Result<std::string> run_apart(const std::function<Result<std::string>()>& work,
     }
   if (blank == 0) return text.substr(1);
   return fail(static_cast<int>(code.value_or(0)), text.substr(blank + 1));
+}
+
+Result<std::string> output_of(const std::vector<std::string>& command, std::size_t most,
+                              std::chrono::milliseconds patience) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno("pipe");
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const auto child = UMWELT_TRY(clone_child(0));
+  if (!child) become(command, writer.get());
+  writer.reset();
+  const Deadline deadline = deadline_of(patience);
+  std::string text;
+  const bool ended = read_until(reader.get(), deadline, most, text) && text.size() <= most &&
+                     readable_until(child->pidfd.get(), deadline);
+  if (!ended) {
+    ::kill(-child->pid, SIGKILL);
+    ::kill(child->pid, SIGKILL);
+  }
+  const int code = UMWELT_TRY(wait_exit_code(child->pidfd.get()));
+  if (!ended) return fail(text.size() > most ? EFBIG : ETIMEDOUT, "run " + command.front());
+  if (code != 0) return fail(0, fmt::format("{}: exit code {}", command.front(), code));
+  return text;
 }
 
 }  // namespace umwelt

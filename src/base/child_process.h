@@ -9,6 +9,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -37,5 +38,12 @@ Result<int> wait_exit_code(int pidfd);
 // is left to itself then.
 Result<std::string> run_apart(const std::function<Result<std::string>()>& work,
                               std::optional<std::chrono::milliseconds> patience = {});
+
+// What a program, command[0] with a path, writes to stdout. Its other standard streams are
+// /dev/null, and it has no other descriptor of ours. EFBIG: more than `most` bytes; ETIMEDOUT: it
+// has not ended after `patience`; it is killed then, with its session. Code 0: its exit code is
+// not.
+Result<std::string> output_of(const std::vector<std::string>& command, std::size_t most,
+                              std::chrono::milliseconds patience);
 
 }  // namespace umwelt

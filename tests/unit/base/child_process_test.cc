@@ -50,5 +50,31 @@ TEST(RunApart, HasNoneOfTheStandardStreams) {
   ::close(ends[0]);
 }
 
+TEST(OutputOf, GivesWhatAProgramWritesToStdout) {
+  const auto run = [](const std::string& script) {
+    return output_of({"/bin/sh", "-c", script}, 100, 60s);
+  };
+  EXPECT_EQ(run("echo a; echo b >&2; cat; readlink /proc/self/fd/0").value(), "a\n/dev/null\n");
+  EXPECT_EQ(run("printf %0100d 0").value(), std::string(100, '0'));
+  EXPECT_EQ(run("printf %0101d 0").error().code, EFBIG);
+  EXPECT_EQ(run("yes").error().code, EFBIG);
+  EXPECT_EQ(run("echo a; exit 3").error().text, "/bin/sh: exit code 3");
+  EXPECT_EQ(output_of({"/nowhere/sh"}, 100, 60s).error().code, 0);
+}
+
+TEST(OutputOf, WhoNeverEndsIsKilled) {
+  for (const char* script : {"sleep 1000 & sleep 1000", "exec >&-; sleep 1000", "sleep 1000 &"}) {
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(output_of({"/bin/sh", "-c", script}, 100, 100ms).error().code, ETIMEDOUT) << script;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 60s) << script;
+  }
+}
+
+TEST(OutputOf, LeavesOurDescriptorsToUs) {
+  const UniqueFd inherited(::open("/", O_RDONLY));
+  const std::string path = "/proc/self/fd/" + std::to_string(inherited.get());
+  EXPECT_FALSE(output_of({"/bin/sh", "-c", "ls " + path}, 100, 60s));
+}
+
 }  // namespace
 }  // namespace umwelt
