@@ -20,6 +20,7 @@
 #include "intercept/stand_in.h"
 #include "oci/bundle.h"
 #include "oci/hook.h"
+#include "oci/notify_support.h"
 #include "oci/rewrite.h"
 
 namespace umwelt::oci {
@@ -123,42 +124,50 @@ bool files_agree(const Choice& choice) {
          });
 }
 
-// True for one caller until the next boot, for what would else be said at every container's start.
-bool is_first(const container::Directories& directories, const std::string& marker) {
+// Once until the next boot: it would be said at every container's start.
+void report_once(const container::Directories& directories, const std::string& marker,
+                 const std::string& container, const std::string& reason) {
   constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL;
-  return open_at(AT_FDCWD, directories.runtime + "/" + marker, kFlags, 0600).has_value();
+  if (open_at(AT_FDCWD, directories.runtime + "/" + marker, kFlags, 0600))
+    report(directories, container,
+           reason + "; the kernel answers its system calls, and those of later ones");
 }
 
 // Where the container's listener is handed over; "": it has none.
-std::string listener_for(const RuntimeCommand& command, const Choice& choice,
-                         const container::Directories& directories) {
-  if (!choice.intercept || !files_agree(choice) || !answers_syscalls(directories)) return {};
+std::string listener_for(const std::string& runtime, const RuntimeCommand& command,
+                         const Choice& choice, const container::Directories& directories) {
+  if (choice.mode == Mode::kOff || !choice.intercept || !files_agree(choice) ||
+      !answers_syscalls(directories))
+    return {};
+  const std::string container = record_id(command.id);
   if (const auto room = intercept::check_room_for_listener(); !room) {
-    if (is_first(directories, "no-room-for-listener"))
-      report(directories, record_id(command.id),
-             room.error().message() + "; here and in later ones the kernel answers system calls");
+    report_once(directories, "no-room-for-listener", container, room.error().message());
     return {};
   }
-  return intercept::socket_path(directories.runtime);
+  const auto known = knows_notify(runtime, directories.runtime + "/oci-runtimes");
+  if (known && *known) return intercept::socket_path(directories.runtime);
+  report_once(directories, "no-listener-for-" + std::string(base_name(runtime)), container,
+              known ? runtime + " does not know SCMP_ACT_NOTIFY" : known.error().message());
+  return {};
 }
 
-Additions additions_for(const RuntimeCommand& command, const Choice& choice,
-                        const container::Directories& directories) {
+Additions additions_for(const std::string& runtime, const RuntimeCommand& command,
+                        const Choice& choice, const container::Directories& directories) {
   Additions additions;
   additions.hook = {read_link("/proc/self/exe"), "oci-hook"};
   const container::Directories usual;
   if (directories.runtime != usual.runtime)
     additions.hook.insert(additions.hook.end(), {"--runtime-dir", directories.runtime});
   additions.former_listener = intercept::socket_path(directories.runtime);
-  additions.seccomp_listener = listener_for(command, choice, directories);
+  additions.seccomp_listener = listener_for(runtime, command, choice, directories);
   additions.container_id = record_id(command.id);
   const auto names = intercept::call_names();
   additions.syscalls.assign(names.begin(), names.end());
   return additions;
 }
 
-Result<void> edit_bundle(const RuntimeCommand& command, const container::Directories& directories,
-                         Choice& choice) {
+Result<void> edit_bundle(const std::string& runtime, const RuntimeCommand& command,
+                         const container::Directories& directories, Choice& choice) {
   const std::string path = command.bundle + "/config.json";
   std::string name;
   const JsonText config =
@@ -169,14 +178,14 @@ Result<void> edit_bundle(const RuntimeCommand& command, const container::Directo
     return off ? Result<void>() : fail(ENOTSUP, "--config " + command.config);
   }
   // Bundles may be started again, and what was added once needs a daemon.
-  const Additions additions = additions_for(command, choice, directories);
+  const Additions additions = additions_for(runtime, command, choice, directories);
   const std::string edited =
       UMWELT_TRY(off ? remove_from_config(config, additions) : add_to_config(config, additions));
   return edited == config.edited() ? Result<void>() : rewrite_file(path, edited, false);
 }
 
 // False when the container must not be started.
-bool prepare(const RuntimeCommand& command) {
+bool prepare(const std::string& runtime, const RuntimeCommand& command) {
   const auto directories = container::directories("", "", "");
   if (!directories) return true;
   if (command.name == "exec" || command.name == "start") {
@@ -184,7 +193,7 @@ bool prepare(const RuntimeCommand& command) {
     return true;
   }
   Choice choice;
-  const auto done = edit_bundle(command, *directories, choice);
+  const auto done = edit_bundle(runtime, command, *directories, choice);
   if (done) return true;
   const bool required = choice.mode == Mode::kRequired;
   report(*directories, record_id(command.id), consequence(*directories, done.error(), required));
@@ -243,7 +252,7 @@ int run_wrapper(int argc, char** argv) {
   if (runtime) {
     const bool getopt = base_name(*runtime).starts_with("crun");
     const auto command = parse_runtime_command(arguments, getopt ? Options::kGetopt : Options::kGo);
-    if (command && !prepare(*command)) return kExitFailure;
+    if (command && !prepare(*runtime, *command)) return kExitFailure;
     std::string name = *runtime;
     argv[0] = name.data();
     ::execv(runtime->c_str(), argv);
