@@ -226,6 +226,19 @@ cgroup::Paths below_common_ancestor(const cgroup::Paths& caller, const cgroup::P
   return out;
 }
 
+Result<cgroup::Paths> read_cgroups_of_init(pid_t init, const Namespaces& own) {
+  const std::string text(UMWELT_TRY(read_proc_cgroup(init)));
+  const cgroup::Paths paths = UMWELT_TRY(cgroup::parse_proc_cgroup(text));
+  const Namespaces namespaces = UMWELT_TRY(read_namespaces(init));
+  cgroup::Paths out = namespaces.pid == own.pid ? paths : below_common_ancestor(paths, paths);
+  if (namespaces.cgroup == own.cgroup) return out;
+  const cgroup::Paths inside = UMWELT_TRY(read_paths_as_seen_inside(init));
+  // A namespace may be older than the cgroup: then its root says nothing of the container.
+  for (const auto& [controller, root] : namespace_root(paths, inside))
+    if (root != "/") out[controller] = root;
+  return out;
+}
+
 Result<Described> describe_caller(pid_t pid, const Namespaces& namespaces, const Namespaces& own,
                                   const cgroup::Paths& paths,
                                   const cgroup::Hierarchies& hierarchies) {

@@ -51,6 +51,12 @@ cgroup::Paths namespace_root(const cgroup::Paths& ours, const cgroup::Paths& the
 // containers share one pid namespace.
 cgroup::Paths below_common_ancestor(const cgroup::Paths& caller, const cgroup::Paths& init);
 
+// The cgroups of a container with the init process `init`, which may have moved itself further down
+// (systemd, docker in docker): the root of its cgroup namespace if it is not in the reader's and
+// that root not the machine's; else its own, without the "init.scope" of a systemd that has a pid
+// namespace. `own` are the reader's namespaces. ESRCH.
+Result<cgroup::Paths> read_cgroups_of_init(pid_t init, const Namespaces& own);
+
 // A record, without id and number, for the container that `pid` (with these namespaces and cgroups)
 // sees itself in: the root of its cgroup namespace, else by its pid namespace's init, else its own
 // cgroup. Its start is that of the pid namespace's init (init_starttime, too); for a container that

@@ -40,17 +40,15 @@ bool is_gone(const Error& error) {
 }
 
 // What the record leaves out and its init process tells.
-Result<void> complete(Record& record) {
+Result<void> complete(Record& record, const Namespaces& own) {
   if (record.init_pid != 0) {
     const ProcessStat stat = UMWELT_TRY(read_process_stat(record.init_pid));
     if (record.init_starttime == 0) record.init_starttime = stat.starttime;
     if (record.init_starttime != stat.starttime || stat.state == 'Z' || stat.state == 'X')
       return fail(ESRCH,
                   "init process " + std::to_string(record.init_pid) + " of " + describe(record));
-    if (record.cgroup_paths.empty()) {
-      const std::string_view text = UMWELT_TRY(read_proc_cgroup(record.init_pid));
-      record.cgroup_paths = UMWELT_TRY(cgroup::parse_proc_cgroup(text));
-    }
+    if (record.cgroup_paths.empty())
+      record.cgroup_paths = UMWELT_TRY(read_cgroups_of_init(record.init_pid, own));
   }
   if (record.cgroup_paths.empty()) return fail(EINVAL, describe(record) + " has no cgroup");
   if (record.start_boottime_ns == 0)
@@ -221,7 +219,7 @@ Result<ContainerPtr> Registry::add(Record record) {
 
 Result<ContainerPtr> Registry::add_once(Record record) {
   if (!valid_id(record.id)) return fail(EINVAL, "container id \"" + record.id + "\"");
-  UMWELT_CHECK(complete(record));
+  UMWELT_CHECK(complete(record, own_));
   const Turn turn(*this, record.id);
   if (const ContainerPtr present = find(record.id)) {
     const Record& old = present->record();

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who a reader of the shared tree is: containers as other programs build them, none registered."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -116,6 +117,51 @@ def test_a_pod_that_shares_a_pid_namespace(daemon, cgroups):
             assert total_of(text) == 128 * MIB
     finally:
         init.end()
+
+
+def test_a_registered_container_whose_init_has_moved_itself(daemon, cgroups):
+    """As systemd and docker in docker do: the container is where its cgroup namespace begins."""
+    box = cgroups("box", 120 * MIB)
+    init = Init(box, "--cgroup")
+    busy = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+    folders = [root / box.name / name for root in box.roots.values() for name in ("init", "work")]
+    try:
+        for folder in folders:
+            folder.mkdir()
+            if (folder / "tasks").exists() and (folder / "cpuset.cpus").exists():
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    (folder / file).write_text((folder.parent / file).read_text())
+            process = init.pid if folder.name == "init" else busy.pid
+            (folder / "cgroup.procs").write_text(str(process))
+        daemon.call(op="register", record={"id": "box", "init_pid": init.pid})
+        live = daemon.runtime / "live/box/proc"
+
+        def user():
+            return int((live / "stat").read_text().split()[1])
+
+        def tasks():
+            return int((live / "loadavg").read_text().split()[3].partition("/")[2])
+
+        assert total_of((live / "meminfo").read_text()) == 120 * MIB
+        first = user()
+        wait_until(lambda: user() > first + 10, 20 * SLOWNESS)
+        # unshare(1), which waits for the init, is in the container's own cgroup.
+        assert tasks() == 3
+        busy.kill()
+        busy.wait()
+        wait_until(lambda: tasks() == 2, 10 * SLOWNESS)
+    finally:
+        busy.kill()
+        busy.wait()
+        init.end()
+
+        def removed():
+            for folder in folders:
+                if folder.exists():
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+            return not any(folder.exists() for folder in folders)
+        wait_until(removed, 10 * SLOWNESS)
 
 
 def test_pid_namespace_of_the_host(daemon, cgroups):

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import tempfile
 
+import pytest
+
 import machine as machines
 from each import every_runtime
 from machine import attach_all
@@ -67,6 +69,69 @@ def test_attach_keeps_what_the_container_chose(bundle, machine, tmp_path):
         assert f" 0 mounted, {views} there already" in machine.umwelt("attach", pid).stdout
         machine.umwelt("attach", "--views", "memory,cpu", pid)
         assert views_of(pid) > views
+    machine.nothing_left()
+
+
+def cgroups_of(pid):
+    """The directories of a process's cgroups below the root, by what /proc says of its mounts."""
+    roots = {}
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        before, after = line.split(" - ")
+        kind, _, options = after.split(" ", 2)
+        for key in options.split(",") if kind == "cgroup" else [""] if kind == "cgroup2" else []:
+            roots.setdefault(key, pathlib.Path(before.split()[4]))
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if path != "/" and controllers.split(",")[0] in roots:
+            yield roots[controllers.split(",")[0]] / path.lstrip("/")
+
+
+def move(pid, folder, name):
+    (folder / name).mkdir(exist_ok=True)
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        if (folder / "tasks").exists() and (folder / file).exists():
+            (folder / name / file).write_text((folder / file).read_text())
+    (folder / name / "cgroup.procs").write_text(str(pid))
+
+
+@every_runtime
+@pytest.mark.parametrize("namespace, name", [("cgroup", "init"), ("cgroup", "init.scope"),
+                                             (None, "init.scope")])
+def test_attach_of_one_whose_init_has_moved_itself(bundle, runtime, namespace, name, machine,
+                                                   tmp_path):
+    """As systemd does, and docker in docker: all of the container counts, not process 1 alone."""
+    config = bundle.read()
+    config["annotations"] = {"umwelt": "off"}
+    spaces = [entry for entry in config["linux"]["namespaces"] if entry["type"] != "cgroup"]
+    config["linux"]["namespaces"] = spaces + ([{"type": namespace}] if namespace else [])
+    bundle.write(config)
+    with detached(bundle, runtime, tmp_path) as pid:
+        folders = list(cgroups_of(pid))
+        assert folders
+        for folder in folders:
+            move(pid, folder, name)
+        command, environment = bundle.command(runtime, "exec", "--detach", "--pid-file",
+                                              tmp_path / "busy", "box", "sh", "-c", "while :; do :; done")
+        with open(tmp_path / "out", "wb") as out:
+            machine.run(*command, env=environment, capture_output=False, stdout=out, stderr=out)
+        busy = (tmp_path / "busy").read_text()
+        for folder in folders:
+            move(busy, folder, "work")
+        machine.umwelt("attach", pid)
+        root = pathlib.Path(f"/proc/{pid}/root")
+
+        def user():
+            return int((root / "proc/stat").read_text().split()[1])
+
+        def tasks():
+            return int((root / "proc/loadavg").read_text().split()[3].partition("/")[2])
+
+        first = user()
+        machines.wait_until(lambda: user() > first + 20, what="CPU time of all of the container")
+        assert tasks() == 2
+        assert f"MemTotal: {machines.MEMORY_KIB:>14} kB" in (root / "proc/meminfo").read_text()
+        os.kill(int(busy), signal.SIGKILL)
+        machines.wait_until(lambda: tasks() == 1, what="the end of the other process")
     machine.nothing_left()
 
 

@@ -87,6 +87,7 @@ TEST_F(Caller, NoSuchProcess) {
   child.kill();
   EXPECT_EQ(read_proc_cgroup(pid).error().code, ESRCH);
   EXPECT_EQ(read_namespaces(pid).error().code, ESRCH);
+  EXPECT_EQ(read_cgroups_of_init(pid, {}).error().code, ESRCH);
   EXPECT_EQ(find_init(pid).error().code, ESRCH);
   EXPECT_EQ(find_init_by_parents(pid).error().code, ESRCH);
   EXPECT_EQ(read_proc_cgroup(0).error().code, ESRCH);
@@ -187,6 +188,49 @@ TEST_F(Caller, AtEveryRootTheMachineItself) {
   ASSERT_TRUE(record) << record.error().message();
   EXPECT_FALSE(record->identity().limited);
   EXPECT_EQ(record->start_boottime_ns, 0U);
+}
+
+TEST_F(Caller, AnInitThatMovedItselfIsInItsNamespacesRoot) {
+  TestCgroup container(hierarchies_, "-moved"), below(hierarchies_, "-moved/below"),
+      scope(hierarchies_, "-moved/init.scope");
+  const auto own = *read_namespaces(::getpid());
+  const auto expect_container = [&](const Child& init) {
+    ASSERT_TRUE(init.ok());
+    const auto paths = read_cgroups_of_init(init.pid(), own);
+    ASSERT_TRUE(paths) << paths.error().message();
+    for (const auto& [controller, path] : container.paths())
+      EXPECT_EQ(paths->at(controller), path) << controller;
+  };
+  expect_container(Child(CLONE_NEWPID, [&] {
+    return container.attach(::getpid()) && ::unshare(CLONE_NEWCGROUP) == 0 &&
+           below.attach(::getpid());
+  }));
+  // As it is before it has moved, and with the host's cgroup namespace before and after.
+  expect_container(Child(CLONE_NEWPID, [&] {
+    return container.attach(::getpid()) && ::unshare(CLONE_NEWCGROUP) == 0;
+  }));
+  expect_container(Child(CLONE_NEWPID, [&] { return container.attach(::getpid()); }));
+  expect_container(Child(CLONE_NEWPID, [&] { return scope.attach(::getpid()); }));
+}
+
+TEST_F(Caller, ANamespaceOlderThanTheCgroupIsNotTheMachine) {
+  TestCgroup container(hierarchies_, "-late");
+  const Child init(CLONE_NEWPID, [&] {
+    for (const auto& [controller, path] : container.paths()) {
+      const auto mount = hierarchies_.v1.find(controller);
+      if (!write_file_at(
+              AT_FDCWD,
+              (mount == hierarchies_.v1.end() ? hierarchies_.v2 : mount->second) + "/cgroup.procs",
+              std::to_string(::getpid())))
+        return false;
+    }
+    return ::unshare(CLONE_NEWCGROUP) == 0 && container.attach(::getpid());
+  });
+  if (!init.ok()) GTEST_SKIP() << "needs access to the root cgroups";
+  const auto paths = read_cgroups_of_init(init.pid(), *read_namespaces(::getpid()));
+  ASSERT_TRUE(paths) << paths.error().message();
+  for (const auto& [controller, path] : container.paths())
+    EXPECT_EQ(paths->at(controller), path) << controller;
 }
 
 TEST_F(Caller, ATimeNamespaceIsSeen) {

@@ -52,6 +52,21 @@ TEST_F(RegistryTest, WhatTheRecordLeavesOutTheInitProcessTells) {
     EXPECT_EQ(got.cgroup_paths.at(controller), path);
 }
 
+TEST_F(RegistryTest, TheContainerOfAnInitThatMovedItself) {
+  TestCgroup cgroup(hierarchies_, "-moved"), below(hierarchies_, "-moved/init");
+  const Child init(CLONE_NEWPID, [&] {
+    return cgroup.attach(::getpid()) && ::unshare(CLONE_NEWCGROUP) == 0 && below.attach(::getpid());
+  });
+  ASSERT_TRUE(init.ok());
+  Record wanted;
+  wanted.id = "a";
+  wanted.init_pid = init.pid();
+  const auto container = registry_->add(wanted);
+  ASSERT_TRUE(container) << container.error().message();
+  for (const auto& [controller, path] : cgroup.paths())
+    EXPECT_EQ((*container)->record().cgroup_paths.at(controller), path);
+}
+
 TEST_F(RegistryTest, RefusesWhatIsNoContainer) {
   TestCgroup cgroup(hierarchies_, "-bad");
   EXPECT_EQ(registry_->add(record("../a", cgroup)).error().code, EINVAL);
