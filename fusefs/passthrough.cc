@@ -14,6 +14,9 @@ namespace {
 
 constexpr int kMaxDepth = 8;
 constexpr std::size_t kMaxItems = 1U << 16;
+// When a CPU was too hot: by that one container can watch what others do, so runtimes hide it from
+// all (GHSA-6fw5-f8r9-fgfm).
+constexpr std::string_view kHiddenOfCpu = "thermal_throttle";
 
 using Found = std::map<std::string, mode_t>;
 
@@ -90,6 +93,9 @@ Result<HostTree> HostTree::open(const std::string& root) {
 Result<HostTree::Items> HostTree::scan() const {
   Found common, per_cpu, per_node, none;
   UMWELT_CHECK(walk_numbered(root_.get(), kCpuDirectory, "cpu", {}, common, per_cpu));
+  std::erase_if(per_cpu, [](const auto& item) {
+    return std::string_view(item.first).substr(0, item.first.find('/')) == kHiddenOfCpu;
+  });
   const Numbered left_out[] = {{"cpu", nullptr}, {"memory", nullptr}};
   UMWELT_CHECK(walk_numbered(root_.get(), kNodeDirectory, "node", left_out, common, per_node));
   UMWELT_CHECK(walk_numbered(root_.get(), kHugepagesDirectory, "", {}, common, none));

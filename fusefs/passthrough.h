@@ -26,7 +26,7 @@ class HostTree {
   // Each sorted by path. Those of cpuN and nodeN are the union over all of them, relative to it.
   struct Items {
     std::vector<Item> common;
-    std::vector<Item> per_cpu;
+    std::vector<Item> per_cpu;   // without what runtimes hide of it
     std::vector<Item> per_node;  // without the links to its CPUs, and to its blocks of memory
   };
 

@@ -163,9 +163,9 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
   UMWELT_CHECK(channel.wait_signal());  // the cgroups are there, and the daemon knows of it
   UMWELT_CHECK(enter_v1_cgroups(cgroups));
   UMWELT_CHECK(enter_cgroups(spec, root));
-  if (spec.views != Views::kNone)
-    UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views_of(spec.id, directories)));
-  UMWELT_CHECK(hide_paths(root));
+  const bool views = spec.views != Views::kNone;
+  if (views) UMWELT_CHECK(mount_views(root, rootfs.proc.get(), views_of(spec.id, directories)));
+  UMWELT_CHECK(hide_paths(root, views));
   if (spec.read_only) UMWELT_CHECK(restrict_mount(root, MOUNT_ATTR_RDONLY, false));
   return pivot_into(root);
 }

@@ -125,8 +125,41 @@ Result<void> cover_file(int root, const std::string& path) {
   return attach_mount(null.get(), target.get());
 }
 
+Result<UniqueFd> make_empty() {
+  return make_filesystem("tmpfs", {{"mode", "0755"}, {"size", "4k"}},
+                         MOUNT_ATTR_RDONLY | kNoSpecials);
+}
+
 // The kernel may lack a path, or have it as another kind.
 bool absent(const Error& error) { return error.code == ENOENT || error.code == ENOTDIR; }
+
+Result<void> cover_file_if_there(int root, const std::string& path) {
+  if (auto covered = cover_file(root, path); !covered && !absent(covered.error()))
+    return fail(covered.error());
+  return {};
+}
+
+// By when a CPU is too hot, and its interrupts for that, a container can watch what others do
+// (GHSA-6fw5-f8r9-fgfm). The views show none of it.
+Result<void> hide_heat(int root) {
+  UMWELT_CHECK(cover_file_if_there(root, "proc/interrupts"));
+  const std::string cpus = "sys/devices/system/cpu";
+  const auto names = read_names_at(root, cpus);
+  if (!names) return absent(names.error()) ? Result<void>() : fail(names.error());
+  // One filesystem for all of them: to make one for each of many CPUs takes long.
+  UniqueFd empty;
+  for (const std::string& name : *names) {
+    if (!name.starts_with("cpu")) continue;
+    auto target = open_plain(root, cpus + "/" + name + "/thermal_throttle", O_PATH | O_DIRECTORY);
+    if (!target && absent(target.error())) continue;
+    if (!target) return fail(target.error());
+    // What is attached nowhere can't be copied.
+    UniqueFd next = UMWELT_TRY(empty ? clone_mount(empty.get(), "", false) : make_empty());
+    UMWELT_CHECK(attach_mount(next.get(), target->get()));
+    if (!empty) empty = std::move(next);
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -190,17 +223,16 @@ Result<void> cover_directory(int root, const std::string& path) {
   auto target = open_plain(root, path, O_PATH | O_DIRECTORY);
   if (!target && absent(target.error())) return {};
   if (!target) return fail(target.error());
-  const UniqueFd empty = UMWELT_TRY(make_filesystem("tmpfs", {{"mode", "0755"}, {"size", "4k"}},
-                                                    MOUNT_ATTR_RDONLY | kNoSpecials));
+  const UniqueFd empty = UMWELT_TRY(make_empty());
   return attach_mount(empty.get(), target->get());
 }
 
-Result<void> hide_paths(int root) {
+Result<void> hide_paths(int root, bool views) {
   // The defaults of docker and of the OCI runtime specification.
   for (const char* file : {"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list",
                            "proc/timer_stats", "proc/sched_debug"})
-    if (auto covered = cover_file(root, file); !covered && !absent(covered.error()))
-      return fail(covered.error());
+    UMWELT_CHECK(cover_file_if_there(root, file));
+  if (!views) UMWELT_CHECK(hide_heat(root));
   for (const char* directory :
        {"proc/acpi", "proc/asound", "proc/scsi", "sys/firmware", "sys/devices/virtual/powercap",
         "sys/block"})  // iostat prefers its counts, the machine's, to those of /proc/diskstats

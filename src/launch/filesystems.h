@@ -28,8 +28,9 @@ Result<void> mount_filesystems(int root);  // but for /sys/fs/cgroup
 // The hierarchies; from a cgroup namespace of its own. After mount_filesystems().
 Result<void> mount_cgroups(int root, const std::vector<CgroupMount>& cgroups);
 
-// Empties and read-only paths. After mount_filesystems().
-Result<void> hide_paths(int root);
+// Empties and read-only paths. After mount_filesystems(). Without `views` in their place also the
+// machine's interrupts and what its CPUs tell of their heat.
+Result<void> hide_paths(int root, bool views);
 
 // An empty, unwritable directory over `path`, where there is one.
 Result<void> cover_directory(int root, const std::string& path);

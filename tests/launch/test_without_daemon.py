@@ -52,6 +52,13 @@ def test_best_effort_starts_with_a_warning_and_the_machines_files(alone):
     assert done.stderr.count("\n") == 1 and "the machine's files" in done.stderr
 
 
+def test_without_views_the_machines_interrupts_and_heat_are_hidden(alone):
+    done = alone("run", "--rm", "--views", "best-effort", "--", "sh", "-c",
+                 "wc -c </proc/interrupts; "
+                 "find /sys/devices/system/cpu/ -path '*/thermal_throttle/*'")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done
+
+
 def test_what_became_of_best_effort_is_in_inspect_and_holds_for_exec(alone):
     started = alone("run", "--detach", "--name", "web", "--views", "best-effort", "--", "sleep", "600")
     assert started.returncode == 0 and "the machine's files" in started.stderr

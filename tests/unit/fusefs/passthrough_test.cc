@@ -56,6 +56,20 @@ TEST_F(PassthroughTest, ScanUnitesTheCpusAndTheNodes) {
   EXPECT_EQ(paths(items->per_node), (std::vector<std::string>{"meminfo"}));
 }
 
+TEST_F(PassthroughTest, WhatRuntimesHideOfACpuIsLeftOut) {
+  const std::string cpu = "sys/devices/system/cpu/cpu1/";
+  for (const char* folder : {"thermal_throttle", "thermal"}) {
+    fs::create_directories(root_ / (cpu + folder));
+    write(cpu + folder + "/core_throttle_count", "7\n");
+  }
+  const auto items = HostTree::open(root_)->scan();
+  ASSERT_TRUE(items);
+  EXPECT_EQ(
+      paths(items->per_cpu),
+      (std::vector<std::string>{"cache", "cache/size", "node1", "thermal",
+                                "thermal/core_throttle_count", "topology", "topology/core_id"}));
+}
+
 TEST_F(PassthroughTest, WhatTheHostLacksIsNoError) {
   fs::remove_all(root_ / "sys/devices/system/node");
   fs::remove_all(root_ / "sys/kernel");
