@@ -264,6 +264,8 @@ void on_poll(fuse_req_t request, fuse_ino_t node, fuse_file_info* info, fuse_pol
     if (handle != nullptr) ::fuse_pollhandle_destroy(handle);
   });
   serve(request, "poll", [&]() -> Result<Answer> {
+    // Then the kernel answers for every file of this connection, as it does for those of /proc.
+    if (served(request).side != Side::kPressure) return fail(ENOSYS, "poll");
     const Target target = UMWELT_TRY(resolve(request, node));
     Triggers::Wake wake;
     if (held) wake = [held] { ::fuse_lowlevel_notify_poll(held.get()); };

@@ -6,8 +6,10 @@ import os
 import pathlib
 import re
 import select
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -182,10 +184,39 @@ def test_polling_without_a_trigger_says_that_there_is_none(container):
 
 
 def test_other_files_poll_as_files_do(container):
-    with open(container.live / "proc/meminfo") as file:
+    events = (select.POLLIN | select.POLLRDNORM | select.POLLOUT | select.POLLWRNORM | select.POLLPRI |
+              select.POLLERR | select.POLLHUP | select.POLLRDHUP)
+
+    def answer(file):
         poll = select.poll()
-        poll.register(file, select.POLLIN | select.POLLPRI)
-        assert poll.poll(1000) == [(file.fileno(), select.POLLIN)]
+        poll.register(file, events)
+        (_, result), = poll.poll(1000)
+        with select.epoll() as epoll:
+            epoll.register(file, events)
+            assert epoll.poll(1) == [(file.fileno(), result)]
+        return result
+
+    for name in ("proc/stat", "proc/meminfo", "proc/cpuinfo"):
+        with open(container.path(name)) as file, open(f"/{name}") as kernels:
+            assert answer(file) == answer(kernels)
+
+
+def test_the_kernel_polls_other_files_alone(daemon, container):
+    """Once it has been told: nobody is asked, so nobody has to answer."""
+    with open(container.live / "proc/stat") as file:
+        poll = select.poll()
+        poll.register(file, select.POLLIN)
+        assert poll.poll(1000)
+        server = daemon.server_pid()
+        for pid in (daemon.pid, server):
+            os.kill(pid, signal.SIGSTOP)
+        go_on = threading.Timer(2, lambda: [os.kill(pid, signal.SIGCONT)
+                                            for pid in (server, daemon.pid)])
+        go_on.start()
+        begin = time.monotonic()
+        assert poll.poll(1000)
+        assert time.monotonic() - begin < 1
+        go_on.join()
 
 
 UNPRIVILEGED = """
