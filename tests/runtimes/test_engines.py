@@ -120,6 +120,35 @@ def test_cri(machine, image, pid):
     assert machine.oci_log() == ""
 
 
+@needs("lxc-start")
+def test_lxc_with_an_init_that_mounts_its_run(machine, tmp_path):
+    """As systemd does where nothing is mounted: docs/runtimes.md has a line for that."""
+    rootfs = machines.make_rootfs(tmp_path / "rootfs")
+    (rootfs / "sbin/init").unlink()
+    (rootfs / "sbin/init").write_text(
+        "#!/bin/sh\ngrep -q ' /run ' /proc/mounts || mount -t tmpfs tmpfs /run\n"
+        "touch /run/mine && ls /run >/seen\n")
+    (rootfs / "sbin/init").chmod(0o755)
+    hooks, config = tmp_path / "conf.d", tmp_path / "config"
+    (tmp_path / "lxc").mkdir()
+    machine.umwelt("setup", "lxc", "--file", hooks / "50-umwelt.conf")
+    text = (machines.ROOT / "docs/runtimes.md").read_text()
+    entry = next(line.strip() for line in text.splitlines() if " lxc.mount.entry = tmpfs run" in line)
+    try:
+        for lines, seen in (([], ["mine"]), ([entry], ["container_info", "container_info.json", "mine"])):
+            config.write_text("\n".join([
+                f"lxc.rootfs.path = dir:{rootfs}", "lxc.uts.name = box", "lxc.net.0.type = none",
+                "lxc.mount.auto = proc:mixed sys:ro", f"lxc.include = {hooks}",
+                *machines.lxc_limits(), *lines]) + "\n")
+            machine.run("lxc-start", "-F", "-P", tmp_path / "lxc", "-n", "box", "-f", config)
+            assert (rootfs / "seen").read_text().split() == seen
+            assert list((rootfs / "run").iterdir()) == []
+    finally:
+        machine.umwelt("setup", "lxc", "--undo")
+    machine.nothing_left()
+    assert machine.oci_log() == ""
+
+
 @needs("lxc-execute")
 def test_lxc(machine, tmp_path):
     rootfs = machines.make_rootfs(tmp_path / "rootfs")
