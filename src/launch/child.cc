@@ -152,7 +152,8 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
   const Rootfs rootfs = UMWELT_TRY(open_rootfs(spec, staging, storage.root()));
   const int root = rootfs.root.get();
   UMWELT_CHECK(mount_filesystems(root));
-  UMWELT_CHECK(mount_name_files(root, names.get(), storage.root() >= 0 || spec.rootfs.empty()));
+  UMWELT_CHECK(mount_name_files(root, names.get(), storage.root() >= 0 || spec.rootfs.empty(),
+                                spec.read_only));
   UMWELT_CHECK(mount_volumes(root, spec.mounts, storage));
   storage.close();
   if (spec.rootfs.empty() && spec.image.empty()) {

@@ -16,6 +16,6 @@ namespace umwelt::launch {
 // the first one before there is a root filesystem on `staging`.
 Result<UniqueFd> make_name_files(const Spec& spec, const std::string& staging);
 // `own`: the root filesystem is the container's, in which what is missing is made.
-Result<void> mount_name_files(int root, int files, bool own);
+Result<void> mount_name_files(int root, int files, bool own, bool read_only);
 
 }  // namespace umwelt::launch

@@ -218,6 +218,8 @@ def test_name_files_leave_a_root_filesystem_as_it_is(umwelt, rootfs):
     for name in ("hosts", "resolv.conf"):
         (rootfs / "etc" / name).unlink(missing_ok=True)
     (rootfs / "etc/resolv.conf").symlink_to("../run/nowhere/resolv.conf")
+    (rootfs / "etc/hostname").unlink(missing_ok=True)
+    (rootfs / "etc/hostname").mkdir()  # as docker leaves it where a source was missing
     seen = umwelt.sh("--rootfs", rootfs,
                      "cat /etc/resolv.conf; test -e /etc/hosts || test -e /run/nowhere || echo none")
     assert seen == f"{pathlib.Path('/etc/resolv.conf').read_text()}none\n"
@@ -234,6 +236,7 @@ def test_read_only_root(umwelt, rootfs):
     for options in ([], ["--rootfs", rootfs]):
         assert "Read-only" in umwelt.sh(*options, "--read-only", "--tmpfs", "/tmp",
                                         "touch /tmp/a && touch /a 2>&1; echo")
+    assert umwelt.sh("--read-only", "(: >> /etc/hosts) 2>/dev/null || echo kept") == "kept\n"
     assert not (rootfs / "a").exists()
 
 
