@@ -24,7 +24,7 @@ using nlohmann::json;
 constexpr std::size_t kMaxOutputBytes = 256U << 10;
 constexpr std::size_t kMaxKeptBytes = 64U << 10;
 constexpr std::size_t kMaxAnswers = 16;
-constexpr std::chrono::seconds kPatience{2};
+constexpr std::chrono::seconds kPatience{5};  // many containers start with the machine
 constexpr std::string_view kYes = "yes ", kNo = "no ";
 
 using Version = std::pair<std::uint64_t, std::uint64_t>;  // of 1.1.5+ds1: 1, 1

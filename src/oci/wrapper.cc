@@ -146,8 +146,12 @@ std::string listener_for(const std::string& runtime, const RuntimeCommand& comma
   }
   const auto known = knows_notify(runtime, directories.runtime + "/oci-runtimes");
   if (known && *known) return intercept::socket_path(directories.runtime);
-  report_once(directories, "no-listener-for-" + std::string(base_name(runtime)), container,
-              known ? runtime + " does not know SCMP_ACT_NOTIFY" : known.error().message());
+  if (known)
+    report_once(directories, "no-listener-for-" + std::string(base_name(runtime)), container,
+                runtime + " does not know SCMP_ACT_NOTIFY");
+  else  // later ones ask again
+    report(directories, container,
+           known.error().message() + "; the kernel answers its system calls");
   return {};
 }
 
