@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/child_process.h"
+#include "base/file.h"
+#include "base/parse.h"
 #include "cli/containers.h"
 #include "cli/machine.h"
 #include "cli/options.h"
@@ -87,6 +89,18 @@ Result<void> attach_one(const Context& context, const AttachOptions& options,
   return print(UMWELT_TRY(run_apart([&] { return admit(context, options, found); })));
 }
 
+// What its environment says, as to the hook; of labels and annotations only the runtime knows.
+bool is_off(pid_t init) {
+  const auto text = read_file("/proc/" + std::to_string(init) + "/environ");
+  std::string_view rest = text ? std::string_view(*text) : std::string_view();
+  constexpr std::string_view kPrefix = "umwelt=";
+  oci::Choice choice;
+  while (!rest.empty())
+    if (const auto word = next_part(rest, '\0'); word.starts_with(kPrefix))
+      (void)oci::apply_choice("umwelt", word.substr(kPrefix.size()), choice);
+  return choice.mode == oci::Mode::kOff;
+}
+
 Result<int> attach_all(const Context& context, const AttachOptions& options) {
   int code = 0;
   std::vector<container::Record> records;
@@ -101,6 +115,7 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
           found.pid));
       continue;
     }
+    if (is_off(found.pid)) continue;
     if (const auto done = attach_one(context, options, found); !done) {
       print_error({done.error().code, describe(found) + ": " + done.error().text});
       code = kExitFailure;

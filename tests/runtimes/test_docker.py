@@ -176,6 +176,17 @@ def test_a_gpus_runtime_stays_behind_ours(machine, tmp_path):
         machine.environment = own
 
 
+def test_attach_of_all_leaves_one_that_says_off(docker, tmp_path):
+    name = docker.start("-e", "umwelt=off")
+    pid = docker("inspect", "-f", "{{.State.Pid}}", name).stdout.strip()
+    assert attach_all(docker.machine, pid, tmp_path) == ""
+    assert not docker.machine.records()
+    docker.machine.umwelt("attach", pid)
+    assert docker.machine.records() == {docker("inspect", "-f", "{{.Id}}", name).stdout.strip()}
+    docker("rm", "-f", name)
+    docker.machine.nothing_left()
+
+
 def test_attach_to_one_with_the_hosts_process_ids(docker, tmp_path):
     name = docker.start("--pid=host", "--label", "umwelt=off")
     pid = docker("inspect", "-f", "{{.State.Pid}}", name).stdout.strip()
