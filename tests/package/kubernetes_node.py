@@ -50,18 +50,36 @@ class Pod:
         self.spec = daemon_set["spec"]["template"]["spec"]
         self.main = None
 
-    def command(self, words):
-        return [str(word) for word in self.systemd.command("unshare", "-m", "sh", "-ec", POD, "sh",
-                                                           *words)]
+    def command(self, words, environment=()):
+        return [str(word) for word in self.systemd.command(
+            "unshare", "-m", "env", *(f"{each['name']}={each['value']}" for each in environment),
+            "sh", "-ec", POD, "sh", *words)]
 
     def start(self):
         self.cgroup.mkdir()
         for container in self.spec["initContainers"]:
-            run(*self.command(container["command"]))
+            run(*self.command(container["command"], container["env"]))
         container = self.spec["containers"][0]
-        self.main = subprocess.Popen(self.command(container["command"]), env=ENVIRONMENT,
-                                     stdin=subprocess.DEVNULL, stdout=sys.stderr)
+        self.main = subprocess.Popen(self.command(container["command"], container["env"]),
+                                     env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=sys.stderr)
         run(*self.command(container["readinessProbe"]["exec"]["command"]))
+
+    def start_broken(self):
+        """The exit code and last words of a new version whose daemon does not start."""
+        self.kill()
+        daemon = pathlib.Path("/image/usr/sbin/umweltd")
+        good = daemon.rename("/image/umweltd")
+        daemon.write_text("#!/bin/sh\nexit 1\n")
+        daemon.chmod(0o755)
+        self.cgroup.mkdir()
+        container = self.spec["initContainers"][0]
+        done = subprocess.run(self.command(container["command"], container["env"]), text=True,
+                              env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=300)
+        good.rename(daemon)
+        self.cgroup.rmdir()
+        self.start()
+        return done.returncode, done.stderr.strip().splitlines()[-1]
 
     def remove(self):
         """What the script says, and its exit code."""
@@ -106,6 +124,9 @@ def main(manifest, debs):
         pod.start()
         report["servers"].append(server())
         say(f"pod {turn + 1} replaced")
+    report["broken"] = pod.start_broken()
+    report["servers"].append(server())
+    say("a broken one did not take over, and the next one did")
     report["refused"] = pod.remove()
     report["readers"] = report_of(readers)
     say("readers ended")

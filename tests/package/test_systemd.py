@@ -84,7 +84,8 @@ def test_a_node_whose_pod_is_replaced():
     assert report["state"] == "active" and report["set_up"]
     assert len(set(report["servers"])) == len(report["servers"]) > 1
     check_readers(report)
-    assert "drain the node" in report["refused"][0] and report["refused"][1] == 1
+    assert report["broken"][0] == 1 and "the old one runs on" in report["broken"][1], report["broken"]
+    assert "delete their pods" in report["refused"][0] and report["refused"][1] == 1
     assert report["removed"][1:] == [0, "inactive"], report["removed"]
     assert not report["left"] and report["containerd_as_before"]
 
