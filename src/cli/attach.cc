@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,7 +12,6 @@
 #include "cli/containers.h"
 #include "cli/machine.h"
 #include "cli/options.h"
-#include "cli/subprocess.h"
 #include "oci/choice.h"
 #include "oci/discover.h"
 #include "oci/hook.h"
@@ -19,19 +19,21 @@
 namespace umwelt::cli {
 namespace {
 
+constexpr std::size_t kMaxOutputBytes = 1U << 20;
+constexpr std::chrono::seconds kRuntimePatience{10};
+
 struct AttachOptions {
   bool all = false;
   bool json = false;
   oci::Choice choice;
 };
 
+// Runtimes that are not there, or do not know the name, have nothing to say to the user, nor has
+// one that hangs.
 Result<std::string> run_quietly(const std::vector<std::string>& command) {
-  // Runtimes that are not there, or do not know the name, have nothing to say to the user.
-  std::vector<std::string> shell = {"sh", "-c", "exec \"$@\" 2>/dev/null", "sh"};
+  std::vector<std::string> shell = {"/bin/sh", "-c", "exec \"$@\"", "sh"};
   shell.insert(shell.end(), command.begin(), command.end());
-  Finished finished = UMWELT_TRY(run_program(shell));
-  if (finished.exit_code != 0) return fail(0, command.front() + " failed");
-  return std::move(finished.output);
+  return output_of(shell, kMaxOutputBytes, kRuntimePatience);
 }
 
 Result<std::vector<std::string>> parse_views(std::string_view text) {
