@@ -35,6 +35,13 @@ class RegistryTest : public HostTest {
     record.init_pid = init;
     return record;
   }
+  // Only of its init process is something known.
+  static Record record_of(pid_t init) {
+    Record record;
+    record.id = "a";
+    record.init_pid = init;
+    return record;
+  }
   std::string record_file(const std::string& id) const {
     return folder_ + "/records/" + id + ".json";
   }

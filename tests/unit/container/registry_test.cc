@@ -40,10 +40,7 @@ TEST_F(RegistryTest, WhatTheRecordLeavesOutTheInitProcessTells) {
   TestCgroup cgroup(hierarchies_, "-init");
   const Child init(0, [&] { return cgroup.attach(::getpid()); });
   ASSERT_TRUE(init.ok());
-  Record wanted;
-  wanted.id = "a";
-  wanted.init_pid = init.pid();
-  const auto container = registry_->add(wanted);
+  const auto container = registry_->add(record_of(init.pid()));
   ASSERT_TRUE(container) << container.error().message();
   const Record& got = (*container)->record();
   EXPECT_EQ(got.init_starttime, *read_starttime(init.pid()));
@@ -58,10 +55,7 @@ TEST_F(RegistryTest, TheContainerOfAnInitThatMovedItself) {
     return cgroup.attach(::getpid()) && ::unshare(CLONE_NEWCGROUP) == 0 && below.attach(::getpid());
   });
   ASSERT_TRUE(init.ok());
-  Record wanted;
-  wanted.id = "a";
-  wanted.init_pid = init.pid();
-  const auto container = registry_->add(wanted);
+  const auto container = registry_->add(record_of(init.pid()));
   ASSERT_TRUE(container) << container.error().message();
   for (const auto& [controller, path] : cgroup.paths())
     EXPECT_EQ((*container)->record().cgroup_paths.at(controller), path);
