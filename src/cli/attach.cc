@@ -91,12 +91,9 @@ Result<void> attach_one(const Context& context, const AttachOptions& options,
   return print(UMWELT_TRY(run_apart([&] { return admit(context, options, found); })));
 }
 
-// What its environment says, as to the hook; of labels and annotations only the runtime knows. It
-// is the container's memory, which may be a file that never comes.
+// What its environment says, as to the hook; of labels and annotations only the runtime knows.
 bool is_off(pid_t init) {
-  const auto text =
-      run_apart([&] { return read_file("/proc/" + std::to_string(init) + "/environ"); },
-                launch::kAttachPatience);
+  const auto text = read_file("/proc/" + std::to_string(init) + "/environ");
   std::string_view rest = text ? std::string_view(*text) : std::string_view();
   constexpr std::string_view kPrefix = "umwelt=";
   oci::Choice choice;
