@@ -17,16 +17,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// By id or name as ps shows them; only a daemon that runs knows.
+// Only a daemon that runs knows.
 bool is_registered(const container::Directories& directories, const std::string& name) {
   auto client = connect_daemon(directories);
   if (!client || !*client) return false;
   const auto records = (*client)->list();
-  return records &&
-         std::any_of(records->begin(), records->end(), [&](const container::Record& record) {
-           return record.id == name || record.name == name ||
-                  (name.size() == kShortId && record.id.starts_with(name));
-         });
+  return records && find_registered(*records, name) != nullptr;
 }
 
 std::string no_such_container(const launch::Store& store, const std::string& name) {
@@ -49,6 +45,21 @@ Result<launch::Store> open_store(const container::Directories& directories) {
   // Who may look but not tidy, and whoever asks for another container, still gets an answer.
   if (!reaped && ::geteuid() == 0) print_note(reaped.error().message());
   return store;
+}
+
+const container::Record* find_registered(const std::vector<container::Record>& records,
+                                         const std::string& name) {
+  const container::Record *named = nullptr, *begun = nullptr;
+  bool several = false;
+  for (const container::Record& record : records) {
+    if (record.id == name) return &record;
+    if (record.name == name) named = &record;
+    if (name.empty() || !record.id.starts_with(name)) continue;
+    several = begun != nullptr;
+    begun = &record;
+  }
+  if (named != nullptr) return named;
+  return several ? nullptr : begun;
 }
 
 Result<launch::Launched> find_container(const launch::Store& store, const std::string& name) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "cli/commands.h"
@@ -19,6 +20,11 @@ namespace umwelt::cli {
 Result<launch::Store> open_store(const container::Directories& directories);
 
 inline constexpr std::size_t kShortId = 12;  // of an id, as ps shows it
+
+// Of what the daemon knows: by id or name, or by the beginning of an id, as ps shows it, that fits
+// only one. nullptr: none.
+const container::Record* find_registered(const std::vector<container::Record>& records,
+                                         const std::string& name);
 
 // ENOENT as a sentence: "no such container: wbe; did you mean web?"
 Result<launch::Launched> find_container(const launch::Store& store, const std::string& name);

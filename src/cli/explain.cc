@@ -68,9 +68,10 @@ Result<Target> find_target(const Context& context, const std::string& name) {
   }
   auto client = control::Client::connect(context.directories.socket());
   if (!client) return fail(launched.error());
-  for (const container::Record& record : UMWELT_TRY(client->list()))
-    if (record.id == name) return Target{*std::move(client), name};
-  return fail(launched.error());
+  const auto records = UMWELT_TRY(client->list());
+  const container::Record* record = find_registered(records, name);
+  if (record == nullptr) return fail(launched.error());
+  return Target{*std::move(client), record->id};
 }
 
 Result<Target> own_target(const Context& context) {

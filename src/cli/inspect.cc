@@ -29,10 +29,10 @@ Result<nlohmann::json> inspect_one(const Context& context, const launch::Store& 
   out["daemon"] = client.has_value();
   if (client) {
     const auto records = UMWELT_TRY(client->list());
-    for (const container::Record& record : records) {
-      if (record.id != id && (launched || record.name != name)) continue;
-      out["registered"] = container::to_json(record);
-      if (auto resources = client->resources(record.id)) out["resources"] = *std::move(resources);
+    const container::Record* record = find_registered(records, id);
+    if (record != nullptr && (!launched || record->id == id)) {
+      out["registered"] = container::to_json(*record);
+      if (auto resources = client->resources(record->id)) out["resources"] = *std::move(resources);
       return out;
     }
   }

@@ -144,6 +144,10 @@ def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
         for command in (["stop", "box"], ["exec", "box", "true"], ["logs", "box"]):
             done = machine.umwelt(*command, check=False)
             assert "container box was not started by umwelt: use its own runtime" in done.stderr
+        for name in ("box", "bo"):
+            found, = json.loads(machine.umwelt("inspect", name).stdout)
+            assert found["registered"]["id"] == "box" and found["launched"] is None, found
+            assert machine.umwelt("explain", name, "/proc/meminfo").stdout.startswith("MemTotal:")
     machine.nothing_left()
 
 
