@@ -222,12 +222,22 @@ void add_operands(const Context& context, const Place& place, Completion& out) {
     out.files = true;
 }
 
-void add_values(const CLI::Option& option, const std::string& before, Completion& out) {
+void add_values(const Context& context, const CLI::Option& option, const std::string& before,
+                Completion& out) {
   const std::string type = option.get_type_name();
   if (type == "SIGNAL") {
     for (int signal = 1; signal < SIGRTMIN; ++signal)
       if (const char* name = sigabbrev_np(signal))
         out.candidates.push_back({before + name, sigdescr_np(signal)});
+  } else if (type == "IMAGE" || type == "SIZE|VDISK") {
+    Completion names;
+    if (type == "IMAGE")
+      add_images(context, {}, names);
+    else
+      add_vdisks(context, false, {}, names);
+    for (Candidate& name : names.candidates)
+      if (!name.word.starts_with(vdisk::kVolumePrefix))
+        out.candidates.push_back({before + name.word, std::move(name.description)});
   } else if (is_words(type)) {
     add_words(type, before, out);
   } else {
@@ -256,10 +266,10 @@ Completion complete(const CLI::App& app, Context& context, const std::vector<std
   const Place place = find_place(app, context, words);
   const std::size_t equals = word.find('=');
   if (place.value_of != nullptr) {
-    add_values(*place.value_of, "", out);
+    add_values(context, *place.value_of, "", out);
   } else if (!place.options_ended && word.starts_with("--") && equals != std::string::npos) {
     const CLI::Option* option = find_option(place.command, word.substr(0, equals));
-    if (takes_value(option)) add_values(*option, word.substr(0, equals + 1), out);
+    if (takes_value(option)) add_values(context, *option, word.substr(0, equals + 1), out);
   } else if (!place.options_ended && word.starts_with("-")) {
     add_options(place.command, out);
   } else {

@@ -49,6 +49,8 @@ def bash(umwelt, image, tmp_path_factory):
     ("umwelt image rm a:", "a:b"),
     ("umwelt run --network=h", "--network=host"),
     ("umwelt run --network h", "host"),
+    ("umwelt run --image a:", "a:b"),
+    ("umwelt run --image=a:", "--image=a:b"),
     ("umwelt  kill --signal=WIN", "--signal=WINCH"),
     ("umwelt run --rootfs=a-", "--rootfs=a-file"),
     ("umwelt run --env-file a-", "a-file"),
