@@ -7,6 +7,7 @@
 
 #include "base/parse.h"
 #include "cli/commands.h"
+#include "cli/containers.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/run_options.h"
@@ -61,9 +62,12 @@ Result<int> run(const Context& context, const RunOptions& options, const Operand
   if (spec.name.empty()) spec.name = spec.id;
   if (spec.hostname.empty()) spec.hostname = spec.id;
   const auto outcome = launch::run(spec, context.directories, print_note);
-  if (!outcome && outcome.error().code == EEXIST)
-    return fail(0, fmt::format("a container named {} exists: umwelt rm {}, or choose another name",
-                               spec.name, spec.name));
+  if (!outcome && outcome.error().code == EEXIST) {
+    const auto there = launch::Store(context.directories).find(spec.name);
+    return fail(0,
+                fmt::format("a container named {} exists: umwelt rm {}{}, or choose another name",
+                            spec.name, there && is_running(*there) ? "--force " : "", spec.name));
+  }
   if (!outcome) return fail(outcome.error());
   if (!outcome->note.empty()) print_note(outcome->note);
   if (!spec.detach || outcome->exit_code != 0) return outcome->exit_code;
