@@ -47,8 +47,10 @@ void add_lxcfs_options(CLI::App& app, Options& options) {
   app.add_option_function<std::string>(
          "-o", [&options](const std::string&) { options.notes.emplace_back("-o: not passed on"); },
          "As lxcfs; makes no difference")
+      ->type_name("OPTIONS")
       ->needs(compat);
   app.add_option("-p,--pidfile", options.pid_file, "As lxcfs: a file that gets the process id")
+      ->type_name("FILE")
       ->needs(compat);
   app.add_flag_callback(
          "-d,--debug",
@@ -114,10 +116,14 @@ std::optional<Options> parse_options(int argc, char** argv, int& code) {
   CLI::App app("Serves /proc and /sys files of containers.", "umweltd");
   app.set_version_flag("-v,--version", "umweltd " UMWELT_VERSION);
   app.add_flag("-f,--foreground", options.foreground, "Stay in the foreground, log to stderr");
-  app.add_option("--runtime-dir", runtime, "Socket, mounts, records (default /run/umwelt)");
-  app.add_option("--state-dir", state, "The shared tree (default /var/lib/umwelt)");
-  app.add_option("--config", config, "Configuration (default /etc/umwelt/umwelt.toml)");
-  app.add_option("--log-level", options.log_level, "trace, debug, info, warning or error");
+  app.add_option("--runtime-dir", runtime, "Socket, mounts, records (default /run/umwelt)")
+      ->type_name("DIR");
+  app.add_option("--state-dir", state, "The shared tree (default /var/lib/umwelt)")
+      ->type_name("DIR");
+  app.add_option("--config", config, "Configuration (default /etc/umwelt/umwelt.toml)")
+      ->type_name("FILE");
+  app.add_option("--log-level", options.log_level, "trace, debug, info, warning or error")
+      ->type_name("LEVEL");
   add_lxcfs_options(app, options);
   app.allow_extras();  // a message of our own
   const auto refuse = [&](const std::string& why) {
