@@ -214,6 +214,8 @@ void report(const container::Directories& directories, std::string_view containe
   line += '\n';
   (void)!::write(STDERR_FILENO, line.data(), line.size());
   line.insert(0, stamp.data());
+  // A runtime keeps its hooks' stderr to itself, and where no daemon ever ran there is no folder.
+  (void)make_directories(directories.runtime);
   const auto log = open_at(AT_FDCWD, directories.runtime + "/oci.log",
                            O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640);
   if (log) (void)!::write(log->get(), line.data(), line.size());

@@ -266,6 +266,15 @@ def test_without_a_daemon_it_starts_unless_that_is_forbidden(bundle, runtime):
     (bundle.machine.runtime / "oci.log").unlink()
 
 
+@pytest.mark.skipif(program("runc") is None, reason="needs runc")
+def test_where_no_daemon_ever_ran_the_log_says_so(bundle, tmp_path):
+    """runc shows nothing of what a hook says that succeeds."""
+    command, environment = bundle.command("runc", "run", "--bundle", bundle.folder, "box")
+    environment["UMWELT_RUNTIME_DIR"] = str(tmp_path / "never")
+    assert_hosts_resources(bundle.machine.run(*command, env=environment).stdout)
+    assert "umwelt daemon start" in (tmp_path / "never/oci.log").read_text()
+
+
 def test_a_bundle_that_is_not_there_is_no_daemon_that_is_not(bundle, tmp_path):
     command, environment = bundle.command("runc", "run", "--bundle", tmp_path / "absent", "box")
     done = bundle.machine.run(*command, env=environment, check=False)
