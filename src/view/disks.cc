@@ -14,9 +14,15 @@ namespace {
 
 constexpr std::uint64_t kSectorBytes = 512;
 
+// v1 also lists, with zeros, every device that some cgroup was given a limit on.
+bool any(const cgroup::DeviceIo& io) {
+  return (io.reads | io.writes | io.discards | io.read_bytes | io.written_bytes |
+          io.discarded_bytes) != 0;
+}
+
 const cgroup::DeviceIo* find_io(const Resources& r, unsigned major, unsigned minor) {
   const auto found = std::find_if(r.io.begin(), r.io.end(), [&](const cgroup::DeviceIo& io) {
-    return io.major == major && io.minor == minor;
+    return io.major == major && io.minor == minor && any(io);
   });
   return found == r.io.end() ? nullptr : &*found;
 }

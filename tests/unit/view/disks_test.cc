@@ -46,9 +46,13 @@ TEST(Disks, OfASharedDeviceWhatTheCgroupDid) {
 }
 
 TEST(Disks, NoneBeforeTheFirstInputOrOutput) {
-  const Resources r = resources(host_with_disks(), make_state(), make_identity(), {});
-  EXPECT_EQ(render_diskstats(r), "");
-  EXPECT_EQ(render_partitions(r), kHeading);
+  cgroup::State state = make_state();
+  for (const bool listed : {false, true}) {
+    if (listed) state.io = {{.major = 254, .minor = 0}};
+    const Resources r = resources(host_with_disks(), state, make_identity(), {});
+    EXPECT_EQ(render_diskstats(r), "");
+    EXPECT_EQ(render_partitions(r), kHeading);
+  }
 }
 
 TEST(Disks, AnOlderKernelsColumns) {
