@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -138,6 +139,8 @@ Result<oci::Found> find(const Context& context, const std::string& name) {
 Result<int> attach(const Context& context, const AttachOptions& options, const Operands& names) {
   if (options.all != names.empty())
     return fail_usage("attach: give either names or --all; see umwelt attach --help");
+  // Who may not look at processes would be told that there is no such container.
+  if (::geteuid() != 0) return fail(0, "attach: only root can give a container files, use sudo");
   if (options.all) return attach_all(context, options);
   return for_each_name(names, [&](const std::string& name) -> Result<void> {
     return attach_one(context, options, UMWELT_TRY(find(context, name)));

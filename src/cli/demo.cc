@@ -193,6 +193,7 @@ Result<Answers> ask(const char* where, std::vector<std::string> command) {
 }
 
 Result<int> demo() {
+  if (::geteuid() != 0) return fail(0, "demo: only root can make a container, use sudo");
   // A Ctrl-C ends the programs that are asked; this one then still tidies up.
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, [](int) {});
   const Limits limits = UMWELT_TRY(half_of_this_machine());
