@@ -127,13 +127,21 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
   return code;
 }
 
-// Of other runtimes, else of the launcher's own, whose names nobody else knows.
+// Of other runtimes, else of the launcher's own, whose names nobody else knows, else what is
+// registered.
 Result<oci::Found> find(const Context& context, const std::string& name) {
   const auto found = oci::find_container(name, run_quietly);
   if (found) return *found;
   const launch::Store store = UMWELT_TRY(open_store(context.directories));
-  const auto own = find_running(store, name);
-  return own ? oci::find_container(own->spec.id, run_quietly) : fail(found.error());
+  if (store.find(name))
+    return oci::find_container(UMWELT_TRY(find_running(store, name)).spec.id, run_quietly);
+  if (auto client = UMWELT_TRY(connect_daemon(context.directories))) {
+    const auto records = UMWELT_TRY(client->list());
+    const container::Record* record = find_registered(records, name);
+    if (record != nullptr && record->init_pid > 0)
+      return oci::find_container(std::to_string(record->init_pid), run_quietly);
+  }
+  return fail(found.error());
 }
 
 Result<int> attach(const Context& context, const AttachOptions& options, const Operands& names) {

@@ -148,6 +148,7 @@ def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
             found, = json.loads(machine.umwelt("inspect", name).stdout)
             assert found["registered"]["id"] == "box" and found["launched"] is None, found
             assert machine.umwelt("explain", name, "/proc/meminfo").stdout.startswith("MemTotal:")
+            assert ": 0 mounted" in machine.umwelt("attach", name).stdout
     machine.nothing_left()
 
 
