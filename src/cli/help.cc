@@ -96,6 +96,8 @@ std::string render_help(const CLI::App& app, const Context& context, unsigned co
     if (!name.empty()) groups.push_back({name, option_entries(app, name)});
   const std::size_t width = left_width(groups);
   for (const Group& group : groups) out += render_entries(group, width, columns);
+  if (has_commands)
+    out += "\nOptions and examples of a command: " + full_name(app) + " COMMAND --help\n";
   if (app.get_parent() != nullptr) {
     const CLI::App* root = app.get_parent();
     while (root->get_parent() != nullptr) root = root->get_parent();
