@@ -109,7 +109,10 @@ Result<int> attach_all(const Context& context, const AttachOptions& options) {
   std::vector<container::Record> records;
   if (auto client = UMWELT_TRY(connect_daemon(context.directories)))
     records = UMWELT_TRY(client->list());
+  const launch::Store store = UMWELT_TRY(open_store(context.directories));
   for (const oci::Found& found : UMWELT_TRY(oci::find_containers())) {
+    // Of another runtime folder: it has the files of that one's daemon.
+    if (found.runtime == "umwelt" && !store.find(found.id)) continue;
     if (found.runtime.empty() || found.host_pids) {
       if (record_of(records, found.pid) != nullptr) continue;
       print_note(fmt::format(

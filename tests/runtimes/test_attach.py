@@ -152,6 +152,18 @@ def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
     machine.nothing_left()
 
 
+def test_all_leaves_those_of_another_daemon(machine, tmp_path):
+    other = ["--runtime-dir", tmp_path / "run", "--state-dir", tmp_path / "state"]
+    id = machine.umwelt(*other, "run", "--detach", "--name", "other", "sleep", "600").stdout.strip()
+    try:
+        assert id not in machine.umwelt("attach", "--all").stdout
+        assert f"umwelt {id}: 0 mounted" in machine.umwelt(*other, "attach", "--all").stdout
+    finally:
+        machine.umwelt(*other, "rm", "--force", "other")
+        machine.umwelt(*other, "daemon", "stop")
+    machine.nothing_left()
+
+
 CALLS = r"""
 #include <stdio.h>
 #include <sys/sysinfo.h>
