@@ -37,7 +37,9 @@ Result<void> update_one(const Context& context, launch::Store& store, const Limi
   const launch::Launched launched = UMWELT_TRY(find_running(store, id));  // as it is by now
   const auto limits = UMWELT_TRY(resource_limits(options, launched.spec.limits));
   UMWELT_CHECK(launch::check_limits(limits));
-  UMWELT_CHECK(launch::apply_limits(launched.spec.id, limits));
+  if (const auto applied = launch::apply_limits(launched.spec.id, limits); !applied)
+    return fail(applied.error().code,
+                fmt::format("container {}: {}", launched.spec.name, applied.error().text));
   UMWELT_TRY(store.update(launched.spec.id, [&](launch::Launched& now) {
     now.spec.limits = merged(now.spec.limits, limits);
   }));
