@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "intercept/filter.h"
 #include "launch/cgroup.h"
+#include "launch/cgroup_namespaces.h"
 #include "launch/filesystems.h"
 #include "launch/init.h"
 #include "launch/mounts.h"
@@ -111,6 +112,7 @@ Result<User> settle(const Command& command, Channel& channel) {
   give_pipes(user.uid);
   UMWELT_CHECK(enter_workdir(command.workdir));
   UMWELT_CHECK(drop_privileges(user));
+  UMWELT_CHECK(forbid_cgroup_namespaces());
   UMWELT_CHECK(die_with_parent(!command.outlives_launcher));
   if (channel.abandoned()) return fail(ECANCELED, "wait for the launcher");
   if (command.init) UMWELT_CHECK(split_off_init(command.tty));

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -70,6 +71,32 @@ def test_no_host_descriptor_is_open(umwelt, rootfs):
     links = umwelt.sh("--rootfs", rootfs, "for f in /proc/self/fd/* /proc/1/fd/* /proc/1/root "
                       "/proc/1/cwd; do readlink $f; done 2>/dev/null; true").split()
     assert {link for link in links if not link.startswith("pipe:")} <= {"/dev/null", "/"}
+
+
+# unshare(2), the same of x32, clone(2), clone3(2).
+MAKE_CGROUP_NAMESPACES = """
+import ctypes, errno, signal
+CLONE_NEWCGROUP, CLONE_NEWUSER = 0x02000000, 0x10000000
+both = CLONE_NEWUSER | CLONE_NEWCGROUP
+libc = ctypes.CDLL(None, use_errno=True)
+for number, flags in (272, both), (272 | 0x40000000, both), (56, both | signal.SIGCHLD), (435, 0):
+    done = libc.syscall(number, ctypes.c_long(flags), 0, 0, 0, 0)
+    print("made" if done >= 0 else errno.errorcode[ctypes.get_errno()], flush=True)
+"""
+MOUNT_CGROUPS = """
+unshare --user --map-root-user --mount sh -c 'for type in cgroup2 "cgroup -o cpu"; do
+  mount -t $type none /mnt 2> /dev/null && echo mounted; done; echo user namespace'"""
+
+
+@pytest.mark.parametrize("options", [[], ["--intercept", "off"]])
+def test_its_limits_are_out_of_reach(umwelt, options):
+    """With a cgroup namespace and a user namespace root could mount its cgroups to be written to."""
+    refused = ["EPERM", "EPERM", "EPERM", "ENOSYS"]
+    with umwelt.detached(*options, "--", "sleep", "600") as name:
+        for start in (["exec", name], ["run", "--rm", *options, "--"]):
+            made = umwelt.ok(*start, sys.executable, "-c", MAKE_CGROUP_NAMESPACES)
+            assert made.split() == refused
+            assert umwelt.ok(*start, "sh", "-c", MOUNT_CGROUPS) == "user namespace\n"
 
 
 # As long as a launcher runs its file is busy, and only then: what counts is the mount.
