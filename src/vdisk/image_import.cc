@@ -19,6 +19,7 @@
 #include "vdisk/digest.h"
 #include "vdisk/image.h"
 #include "vdisk/image_file.h"
+#include "vdisk/mount_api.h"
 #include "vdisk/pack.h"
 #include "vdisk/pool.h"
 #include "vdisk/staging.h"
@@ -128,6 +129,22 @@ Result<Content> unpack_confined(int source, const Staging& staging, std::uint64_
   return parse_unpacked(result, staging);
 }
 
+// Of a directory that somebody may change while it is read, a container its root: no link on the
+// way to a file is followed, wherever it leads.
+Result<UniqueFd> clone_without_links(int directory) {
+  constexpr unsigned kWhole = AT_EMPTY_PATH | AT_RECURSIVE;
+  UniqueFd clone(::open_tree(directory, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | kWhole));
+  if (!clone && errno == EINVAL)
+    return fail(0, "it lies on a mount of another namespace: pipe an archive of it in");
+  if (!clone) return fail_errno("open_tree");
+  mount_attr attributes{};
+  attributes.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSYMFOLLOW;
+  attributes.propagation = MS_PRIVATE;
+  if (::mount_setattr(clone.get(), "", kWhole, &attributes, sizeof attributes) != 0)
+    return fail_errno("mount_setattr");
+  return clone;
+}
+
 struct Totals {
   std::uint64_t bytes = 0, entries = 0;
   std::set<std::pair<dev_t, ino_t>> links;  // seen, of files with several names
@@ -157,8 +174,8 @@ Result<void> check_room(int directory, std::uint64_t bytes, std::uint64_t reserv
                              amount(bytes), amount(free), amount(reserve)));
 }
 
-// What mkfs.erofs makes of the tree, in an unnamed file.
-Result<UniqueFd> make_erofs(int directory, int root, std::uint64_t content_bytes,
+// What mkfs.erofs makes of the tree at the path `root`, in an unnamed file.
+Result<UniqueFd> make_erofs(int directory, const std::string& root, std::uint64_t content_bytes,
                             const ImportProgress& progress) {
   UniqueFd file = UMWELT_TRY(open_at(directory, ".", O_TMPFILE | O_RDWR, 0600));
   const auto tick = [&] {
@@ -167,7 +184,7 @@ Result<UniqueFd> make_erofs(int directory, int root, std::uint64_t content_bytes
       progress({"writing", static_cast<std::uint64_t>(status.st_size), content_bytes});
   };
   UMWELT_TRY(check_tool({"mkfs.erofs", "--quiet", "-U", "00000000-0000-0000-0000-000000000000",
-                         path_of(file.get()), path_of(root) + "/"},
+                         path_of(file.get()), root + "/"},
                         {kSourceDate}, tick));
   if (::fsync(file.get()) != 0) return fail_errno("fsync an image");
   return file;
@@ -260,8 +277,8 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
   Content content;
   if (tree) {
     Totals sums;
-    UMWELT_CHECK(add_up(input.get(), ".", sums, 0));
-    content.root = std::move(input);
+    content.root = UMWELT_TRY(clone_without_links(input.get()));
+    UMWELT_CHECK(add_up(content.root.get(), ".", sums, 0));
     content.content_bytes = sums.bytes;
     content.entries = sums.entries;
   } else {
@@ -280,8 +297,17 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
   UMWELT_CHECK(add_up(content.root.get(), ".", apparent, 0));
   UMWELT_CHECK(check_room(directory_.get(), apparent.bytes, reserve));
   if (has_erofs()) {
-    const UniqueFd file =
-        UMWELT_TRY(make_erofs(directory_.get(), content.root.get(), apparent.bytes, progress));
+    UniqueFd file;
+    const auto make = [&](const std::string& root) -> Result<void> {
+      file = UMWELT_TRY(make_erofs(directory_.get(), root, apparent.bytes, progress));
+      return {};
+    };
+    // mkfs.erofs looks for the path of what it reads, and a mount in no namespace has none.
+    const auto make_of_mount = [&]() -> Result<void> {
+      UMWELT_CHECK(attach_mount(content.root.get(), AT_FDCWD, staging.path()));
+      return make(staging.path());
+    };
+    UMWELT_CHECK(tree ? in_private_mounts(make_of_mount) : make(path_of(content.root.get())));
     UMWELT_CHECK(publish(image, file.get()));
     return image;
   }

@@ -48,6 +48,7 @@ Result<Staging> Staging::make(int directory, const std::string& path) {
   Staging staging;
   staging.link_ = UniqueFd(ends[1]);
   if (::mkdtemp(name.data()) == nullptr) return fail_errno("mkdtemp " + path);
+  staging.path_ = name;
   name.erase(0, path.size() + 1);
   staging.fd_ = UMWELT_TRY(open_at(directory, name, O_RDONLY | O_DIRECTORY));
   if (::flock(staging.fd_.get(), LOCK_EX) != 0) return fail_errno("lock " + name);

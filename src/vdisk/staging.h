@@ -25,10 +25,12 @@ class Staging {
   ~Staging();
 
   int fd() const { return fd_.get(); }
+  const std::string& path() const { return path_; }
 
  private:
   Staging() = default;
 
+  std::string path_;
   UniqueFd fd_, link_;
   ChildProcess remover_;
 };

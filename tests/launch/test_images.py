@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -155,6 +156,43 @@ def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
     source.mkdir()
     umwelt.ok("image", "import", "--name", "bytes", source)
     umwelt.ok("image", "rm", "bytes")
+
+
+EXCHANGE = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+names = [name.encode() for name in sys.argv[1:]]
+print("started", flush=True)
+while True:
+    libc.syscall(316, -100, names[0], -100, names[1], 2)  # renameat2, RENAME_EXCHANGE
+"""
+
+
+def test_import_of_a_directory_that_changes(umwelt, tmp_path):
+    """As a container may change its root: a directory becomes a link to one of the host's."""
+    host, root = tmp_path / "host", tmp_path / "root"
+    for folder, text in (host, "the host's"), (root / "own", "its own"):
+        folder.mkdir(parents=True)
+        for i in range(200):
+            (folder / f"file{i}").write_text(text)
+    (root / "link").symlink_to(host)
+    process = subprocess.Popen([sys.executable, "-c", EXCHANGE, root / "own", root / "link"],
+                               stdout=subprocess.PIPE)
+    imported = 0
+    try:
+        assert process.stdout.readline() == b"started\n"
+        for _ in range(40):
+            if umwelt("image", "import", root).returncode != 0:
+                continue  # it saw the change
+            imported += 1
+            umwelt.ok("image", "export", "root", "--output", tmp_path / "root.tar")
+            umwelt.ok("image", "rm", "root")
+            assert b"the host's" not in (tmp_path / "root.tar").read_bytes()
+            (tmp_path / "root.tar").unlink()
+    finally:
+        process.kill()
+        process.communicate()
+    assert imported
 
 
 def test_import_with_closed_streams(umwelt, image, tmp_path, rootfs):
