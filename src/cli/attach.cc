@@ -76,14 +76,13 @@ Result<std::string> admit(const Context& context, const AttachOptions& options,
   const oci::Admitted admitted = UMWELT_TRY(oci::admit(
       std::move(record), context.directories, options.choice.views, {}, launch::kAttachPatience));
   if (options.json)
-    return nlohmann::json{{"id", admitted.record.id},
-                          {"runtime", found.runtime},
-                          {"pid", found.pid},
-                          {"mounted", admitted.attached.mounted},
-                          {"present", admitted.attached.present}}
-               .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
-           "\n";
-  return fmt::format("{}: {} mounted, {} there already\n", describe(found),
+    return json_text({{"id", admitted.record.id},
+                      {"runtime", found.runtime},
+                      {"pid", found.pid},
+                      {"mounted", admitted.attached.mounted},
+                      {"present", admitted.attached.present}});
+  // A cgroup that a container made itself has any name.
+  return fmt::format("{}: {} mounted, {} there already\n", printable(describe(found)),
                      admitted.attached.mounted, admitted.attached.present);
 }
 

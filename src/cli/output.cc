@@ -75,13 +75,27 @@ Result<void> print(std::string_view text) {
   return write_all(STDOUT_FILENO, text, "writing to standard output");
 }
 
-Result<void> print_json(const nlohmann::json& json) {
-  return print(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+std::string json_text(const nlohmann::json& json, int indent) {
+  const std::string text =
+      json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  // JSON escapes C0 alone; what is left of DEL and C1 is in strings.
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    if (byte == 0x7f)
+      out += "\\u007f";
+    else if (byte == 0xc2 && next < 0xa0)
+      out += fmt::format("\\u{:04x}", text[++i] & 0xff);
+    else
+      out += text[i];
+  }
+  return out;
 }
 
-Result<void> print_json_line(const nlohmann::json& json) {
-  return print(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-}
+Result<void> print_json(const nlohmann::json& json) { return print(json_text(json, 2)); }
+
+Result<void> print_json_line(const nlohmann::json& json) { return print(json_text(json)); }
 
 bool is_terminal(int fd) { return ::isatty(fd) == 1; }
 

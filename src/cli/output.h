@@ -21,7 +21,9 @@ void print_error(const Error& error);
 void print_note(std::string_view text);  // the same, for what is no failure
 // The whole text on stdout; EPIPE and the like (a closed `| head`, a full disk) are an Error.
 Result<void> print(std::string_view text);
-// Indented, with a line end; bytes that are no UTF-8 (a hostile command line) are replaced.
+// With a line end; bytes that are no UTF-8 (a hostile command line) are replaced, characters that
+// steer a terminal escaped.
+std::string json_text(const nlohmann::json& json, int indent = -1);
 Result<void> print_json(const nlohmann::json& json);
 Result<void> print_json_line(const nlohmann::json& json);
 

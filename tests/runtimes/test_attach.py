@@ -135,6 +135,18 @@ def test_attach_of_one_whose_init_has_moved_itself(bundle, runtime, namespace, n
     machine.nothing_left()
 
 
+def test_attach_of_one_whose_cgroup_steers_terminals(bundle, machine, tmp_path):
+    """A container that may make cgroups gives them any name but one with a line end."""
+    config = bundle.read()
+    config["annotations"] = {"umwelt": "off"}
+    bundle.write(config)
+    with detached(bundle, "runc", tmp_path) as pid:
+        for folder in list(cgroups_of(pid)):
+            move(pid, folder, "docker-\033]0;name\a\x9bx.scope")
+        assert "docker ?]0;name???x: " in machine.umwelt("attach", pid).stdout
+    machine.nothing_left()
+
+
 def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
     with detached(bundle, "runc", tmp_path) as pid:
         entry, = json.loads(machine.umwelt("ps", "--all", "--json").stdout)

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 namespace umwelt::cli {
 namespace {
 
@@ -56,6 +58,12 @@ TEST(Printable, CutsWholeCharacters) {
   EXPECT_EQ(printable("abcdefg", 6), "abc...");
   EXPECT_EQ(printable("\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4", 4), "\xc3\xa4...");
   EXPECT_EQ(printable("abc", 2), "..");
+}
+
+TEST(JsonText, LeavesNoWayIntoTheTerminal) {
+  const nlohmann::json json = "a\033b\x7f\xc2\x9b\xc2\xa0\xc3\x9b\xffz";
+  EXPECT_EQ(json_text(json), "\"a\\u001bb\\u007f\\u009b\xc2\xa0\xc3\x9b\xef\xbf\xbdz\"\n");
+  EXPECT_EQ(json_text({{"a", 1}}, 2), "{\n  \"a\": 1\n}\n");
 }
 
 TEST(Table, AlignsByTheWidestCell) {
