@@ -11,6 +11,7 @@ namespace umwelt::view {
 namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
+constexpr std::uint64_t kTick = 10'000'000;  // what /proc/stat counts in
 
 constexpr std::uint64_t ShownCpuTime::*kColumns[] = {
     &ShownCpuTime::user_ns, &ShownCpuTime::nice_ns, &ShownCpuTime::system_ns,
@@ -38,7 +39,10 @@ bool used_before(const CpuSample& sample, std::uint64_t elapsed_ns) {
 
 // CPUs that come take over the counters of those that went; what is left of these goes to the first
 // shown CPU, and a CPU that comes without one that went starts at 0. So the sum stays what it was.
-void follow_the_set(CpuAccounting& state, const CpuSample& sample) {
+// But for idle time: /proc/stat rounds up that of each CPU, and of fewer CPUs the rounded numbers
+// would sum to less. It is handed on in whole ticks; returns what the heirs were given too much.
+std::map<unsigned, std::uint64_t> follow_the_set(CpuAccounting& state, const CpuSample& sample) {
+  std::map<unsigned, std::uint64_t> rounding;
   std::map<unsigned, ShownCpuTime> counters;
   std::vector<unsigned> came;
   for (const auto& [id, physical] : sample.shown) {
@@ -47,13 +51,17 @@ void follow_the_set(CpuAccounting& state, const CpuSample& sample) {
     counters[id] = found == state.by_id.end() ? ShownCpuTime{} : found->second;
   }
   auto next_came = came.begin();
-  ShownCpuTime& first = counters.begin()->second;
+  const unsigned first = counters.begin()->first;
   for (const auto& [id, time] : state.by_id) {
     if (counters.contains(id)) continue;
-    ShownCpuTime& heir = next_came == came.end() ? first : counters[*next_came++];
-    for (const auto column : kColumns) add(heir.*column, time.*column);
+    const unsigned heir = next_came == came.end() ? first : *next_came++;
+    for (const auto column : kColumns) add(counters[heir].*column, time.*column);
+    const std::uint64_t lack = (kTick - time.idle_ns % kTick) % kTick;
+    add(counters[heir].idle_ns, lack);
+    add(rounding[heir], lack);
   }
   state.by_id = std::move(counters);
+  return rounding;
 }
 
 // Spreads `amount` over `room` as evenly as the room allows (water-fill), taking it off the room;
@@ -163,7 +171,7 @@ CpuAccounting next(CpuAccounting previous, const CpuSample& sample,
     state.used = state.before = sample.used;
     state.before.per_cpu.clear();
   }
-  follow_the_set(state, sample);
+  const std::map<unsigned, std::uint64_t> rounding = follow_the_set(state, sample);
 
   cgroup::CpuTime& left = state.pending;
   for (const auto kind : kBusy)
@@ -175,10 +183,12 @@ CpuAccounting next(CpuAccounting previous, const CpuSample& sample,
   const std::vector<std::uint64_t> stolen =
       spread(saturating_sub(sample.used.throttled_ns, state.used.throttled_ns), room);
   for (std::size_t i = 0; i < room.size(); ++i) {
-    ShownCpuTime& cpu = state.by_id[sample.shown[i].first];
+    const unsigned id = sample.shown[i].first;
+    ShownCpuTime& cpu = state.by_id[id];
     add_busy(cpu, placed[i], left);
     add(cpu.steal_ns, stolen[i]);
-    add(cpu.idle_ns, room[i]);
+    const auto ahead = rounding.find(id);
+    add(cpu.idle_ns, saturating_sub(room[i], ahead == rounding.end() ? 0 : ahead->second));
   }
   limit_pending(left, kSecond * room.size());
 

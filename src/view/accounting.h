@@ -22,7 +22,7 @@ struct ShownCpuTime {
 // shown CPUs ever goes back, whatever the limits did in between, and none rises by more than that:
 // a CPU that is no longer shown leaves its counters to one that came in its place, or else to the
 // first shown CPU. No counter of a CPU goes back as long as it is shown; when it comes back it
-// starts anew.
+// starts anew. Idle time is left in whole ticks; the heir's next idle time pays for the rounding.
 struct CpuAccounting {
   std::uint64_t boottime_ns = 0;           // of the last sample; 0: none yet
   cgroup::CpuTime used;                    // of the last sample

@@ -11,6 +11,8 @@
 namespace umwelt::view {
 namespace {
 
+constexpr std::uint64_t kTick = kSecond / 100;
+
 CpuSample sample(std::uint64_t boottime_ns, std::uint64_t user_ns, std::uint64_t system_ns,
                  std::vector<std::pair<unsigned, unsigned>> shown) {
   CpuSample s;
@@ -178,6 +180,30 @@ ShownCpuTime sum_of(const CpuAccounting& state) {
   return sum;
 }
 
+// As /proc/stat shows it: of each CPU in ticks, rounded up.
+std::uint64_t idle_ticks(const CpuAccounting& state) {
+  std::uint64_t ticks = 0;
+  for (const auto& [id, time] : state.by_id) ticks += (time.idle_ns + kTick - 1) / kTick;
+  return ticks;
+}
+
+TEST(CpuAccounting, IdleTimeOfCpusThatGoDoesNotGoBackWhereItIsRounded) {
+  CpuSample s = sample(kSecond, 0, 0, {});
+  for (unsigned cpu = 0; cpu < 8; ++cpu) s.shown.emplace_back(cpu, cpu);
+  s.used.user_ns = 8 * (kSecond - 501'000'000);  // 50.1 ticks idle on each
+  CpuAccounting state = next({}, s, 0);
+  EXPECT_EQ(idle_ticks(state), 8U * 51);
+  s.boottime_ns += 3'000'000;
+  s.used.user_ns += 24'000'000;
+  s.shown.resize(2);
+  state = next(state, s, 0);
+  EXPECT_EQ(idle_ticks(state), 8U * 51);
+  // What was rounded is no idle time twice.
+  CpuAccounting idle = next({}, sample(kSecond + 1, 0, 0, {{0, 0}, {1, 1}}), 0);
+  idle = next(idle, sample(2 * kSecond + 1, 0, 0, {{0, 0}}), 0);
+  EXPECT_EQ(idle.by_id.at(0).idle_ns, 3 * kSecond + 2);
+}
+
 // Random limits, usages (also more than there is room for), steps of time and cgroups made again.
 TEST(CpuAccounting, NoCounterEverGoesBackAndEveryIntervalAddsUp) {
   std::mt19937_64 random(11);
@@ -218,7 +244,11 @@ TEST(CpuAccounting, NoCounterEverGoesBackAndEveryIntervalAddsUp) {
       }
       const ShownCpuTime sum = sum_of(state), sum_before = sum_of(before);
       for (const auto column : kColumns) ASSERT_GE(sum.*column, sum_before.*column);
-      ASSERT_EQ(all(sum) - all(sum_before), elapsed * s.shown.size());
+      ASSERT_GE(idle_ticks(state), idle_ticks(before));
+      std::uint64_t gone = 0;
+      for (const auto& [id, time] : before.by_id) gone += state.by_id.contains(id) ? 0 : 1;
+      ASSERT_GE(all(sum) - all(sum_before), elapsed * s.shown.size());
+      ASSERT_LE(all(sum) - all(sum_before), elapsed * s.shown.size() + gone * kTick);
     }
   }
 }
