@@ -153,10 +153,10 @@ Result<void> build(const Spec& spec, const container::Directories& directories,
   const UniqueFd names = UMWELT_TRY(make_name_files(spec, staging));
   const Rootfs rootfs = UMWELT_TRY(open_rootfs(spec, staging, storage.root()));
   const int root = rootfs.root.get();
-  UMWELT_CHECK(mount_filesystems(root));
+  UMWELT_CHECK(mount_filesystems(root, spec.limits.memory_bytes));
   UMWELT_CHECK(mount_name_files(root, names.get(), storage.root() >= 0 || spec.rootfs.empty(),
                                 spec.read_only));
-  UMWELT_CHECK(mount_volumes(root, spec.mounts, storage));
+  UMWELT_CHECK(mount_volumes(root, spec, storage));
   storage.close();
   if (spec.rootfs.empty() && spec.image.empty()) {
     // Of the host's own root: what belongs to other containers.

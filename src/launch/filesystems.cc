@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <utility>
@@ -92,9 +93,9 @@ Result<void> copy_directories(int from, int to) {
   return {};
 }
 
-Result<void> mount_run(int root) {
-  const UniqueFd run = UMWELT_TRY(
-      make_filesystem("tmpfs", {{"mode", "0755"}}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
+Result<void> mount_run(int root, const std::string& size) {
+  const UniqueFd run = UMWELT_TRY(make_filesystem("tmpfs", {{"mode", "0755"}, {"size", size}},
+                                                  MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV));
   const UniqueFd target = UMWELT_TRY(plain_directory(root, "run"));
   UMWELT_CHECK(copy_directories(target.get(), run.get()));
   return mount_on(root, "run", run.get());
@@ -182,13 +183,21 @@ std::vector<CgroupMount> parse_cgroup_mounts(std::string_view proc_self_cgroup,
   return mounts;
 }
 
-Result<void> mount_filesystems(int root) {
+std::string tmpfs_size(std::optional<std::uint64_t> memory_bytes) {
+  struct sysinfo machine {};
+  if (!memory_bytes || ::sysinfo(&machine) != 0 ||
+      *memory_bytes >= std::uint64_t{machine.totalram} * machine.mem_unit)
+    return "50%";
+  return std::to_string(*memory_bytes);
+}
+
+Result<void> mount_filesystems(int root, std::optional<std::uint64_t> memory_bytes) {
   const UniqueFd proc = UMWELT_TRY(make_filesystem("proc", {}, kNoSpecials));
   UMWELT_CHECK(mount_on(root, "proc", proc.get()));
   const UniqueFd sys = UMWELT_TRY(make_filesystem("sysfs", {}, MOUNT_ATTR_RDONLY | kNoSpecials));
   UMWELT_CHECK(mount_on(root, "sys", sys.get()));
   UMWELT_CHECK(mount_dev(root));
-  return mount_run(root);
+  return mount_run(root, tmpfs_size(memory_bytes));
 }
 
 Result<void> mount_cgroups(int root, const std::vector<CgroupMount>& cgroups) {
@@ -232,6 +241,9 @@ Result<void> hide_paths(int root, bool views) {
   for (const char* file : {"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list",
                            "proc/timer_stats", "proc/sched_debug"})
     UMWELT_CHECK(cover_file_if_there(root, file));
+  // The machine's memory, which no cgroup has a part of in this form.
+  UMWELT_CHECK(cover_file_if_there(root, "proc/pagetypeinfo"));
+  UMWELT_CHECK(cover_directory(root, "sys/devices/system/memory"));
   if (!views) UMWELT_CHECK(hide_heat(root));
   for (const char* directory :
        {"proc/acpi", "proc/asound", "proc/scsi", "sys/firmware", "sys/devices/virtual/powercap",

@@ -3,6 +3,8 @@
 // of them is hidden or read-only, as the OCI runtime specification and docker have it.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,7 +25,13 @@ struct CgroupMount {
 std::vector<CgroupMount> parse_cgroup_mounts(std::string_view proc_self_cgroup,
                                              const std::string& path);
 
-Result<void> mount_filesystems(int root);  // but for /sys/fs/cgroup
+// Of a filesystem in memory that is given none, for the `size` option of tmpfs(5): what the
+// container may use of memory, since more can't be written; where that is not limited, half of the
+// machine's.
+std::string tmpfs_size(std::optional<std::uint64_t> memory_bytes);
+
+// But for /sys/fs/cgroup. `memory_bytes`: the container's limit.
+Result<void> mount_filesystems(int root, std::optional<std::uint64_t> memory_bytes);
 
 // The hierarchies; from a cgroup namespace of its own. After mount_filesystems().
 Result<void> mount_cgroups(int root, const std::vector<CgroupMount>& cgroups);

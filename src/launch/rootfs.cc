@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include "base/file.h"
+#include "launch/filesystems.h"
 #include "launch/mounts.h"
 
 namespace umwelt::launch {
@@ -15,10 +16,8 @@ namespace {
 // An overlay's layers must not lie within each other, so the upper one can't be a directory of the
 // root that is the lower one: it is a tmpfs.
 Result<UniqueFd> mount_overlay(const Spec& spec, const std::string& staging) {
-  std::string size = "50%";
-  if (spec.limits.memory_bytes) size = std::to_string(*spec.limits.memory_bytes);
-  const UniqueFd memory =
-      UMWELT_TRY(make_filesystem("tmpfs", {{"mode", "0700"}, {"size", size}}, 0));
+  const UniqueFd memory = UMWELT_TRY(make_filesystem(
+      "tmpfs", {{"mode", "0700"}, {"size", tmpfs_size(spec.limits.memory_bytes)}}, 0));
   for (const char* directory : {"upper", "work"})
     if (::mkdirat(memory.get(), directory, 0755) != 0) return fail_errno("make an overlay");
   const UniqueFd target = UMWELT_TRY(open_at(AT_FDCWD, staging, O_PATH | O_DIRECTORY));
@@ -56,10 +55,11 @@ Result<UniqueFd> open_proc(int root, const std::string& rootfs, bool own) {
       0, fmt::format("root filesystem {}: its /proc {}; it must be a directory", rootfs, fault));
 }
 
-Result<UniqueFd> make_volume(const Mount& mount) {
+Result<UniqueFd> make_volume(const Mount& mount, const Spec& spec) {
   if (mount.type == MountType::kTmpfs) {
     const std::string mode = fmt::format("{:o}", mount.mode.value_or(01777));
-    const std::string size = mount.size_bytes ? std::to_string(*mount.size_bytes) : "50%";
+    const std::string size =
+        mount.size_bytes ? std::to_string(*mount.size_bytes) : tmpfs_size(spec.limits.memory_bytes);
     return make_filesystem("tmpfs", {{"mode", mode}, {"size", size}},
                            MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
   }
@@ -82,11 +82,12 @@ Result<Rootfs> open_rootfs(const Spec& spec, const std::string& staging, int giv
   return rootfs;
 }
 
-Result<void> mount_volumes(int root, const std::vector<Mount>& mounts, const Storage& storage) {
-  for (std::size_t i = 0; i < mounts.size(); ++i) {
-    const Mount& mount = mounts[i];
-    const UniqueFd volume = UMWELT_TRY(
-        mount.type == MountType::kVolume ? take_mount(storage.volume(i)) : make_volume(mount));
+Result<void> mount_volumes(int root, const Spec& spec, const Storage& storage) {
+  for (std::size_t i = 0; i < spec.mounts.size(); ++i) {
+    const Mount& mount = spec.mounts[i];
+    const UniqueFd volume =
+        UMWELT_TRY(mount.type == MountType::kVolume ? take_mount(storage.volume(i))
+                                                    : make_volume(mount, spec));
     std::uint64_t attributes = MOUNT_ATTR_NODEV;
     if (mount.read_only) attributes |= MOUNT_ATTR_RDONLY;
     UMWELT_CHECK(restrict_mount(volume.get(), attributes, true));

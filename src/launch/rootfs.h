@@ -4,7 +4,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -25,8 +24,8 @@ struct Rootfs {
 // it lacks is made.
 Result<Rootfs> open_rootfs(const Spec& spec, const std::string& staging, int given);
 
-// The mounts that the user asked for.
-Result<void> mount_volumes(int root, const std::vector<Mount>& mounts, const Storage& storage);
+// `spec.mounts`, which the user asked for.
+Result<void> mount_volumes(int root, const Spec& spec, const Storage& storage);
 
 // Makes `root` the namespace's root and lets go of the old one.
 Result<void> pivot_into(int root);

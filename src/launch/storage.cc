@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "launch/filesystems.h"
 #include "launch/mounts.h"
 #include "vdisk/explain.h"
 #include "vdisk/io_limits.h"
@@ -46,9 +47,8 @@ std::vector<std::uint64_t> read_counts(dev_t device) {
 
 // The upper layer of a container without a vdisk.
 Result<UniqueFd> memory_layer(const Spec& spec) {
-  std::string size = "50%";
-  if (spec.limits.memory_bytes) size = std::to_string(*spec.limits.memory_bytes);
-  UniqueFd memory = UMWELT_TRY(make_filesystem("tmpfs", {{"mode", "0700"}, {"size", size}}, 0));
+  UniqueFd memory = UMWELT_TRY(make_filesystem(
+      "tmpfs", {{"mode", "0700"}, {"size", tmpfs_size(spec.limits.memory_bytes)}}, 0));
   for (const char* directory : {"upper", "work"})
     if (::mkdirat(memory.get(), directory, 0755) != 0) return fail_errno("make an overlay");
   return memory;

@@ -308,6 +308,20 @@ def test_masked_and_read_only_paths(umwelt):
     assert lines == []
 
 
+def test_filesystems_in_memory_are_no_larger_than_the_memory(umwelt):
+    script = "stat -f -c '%b %S' / /run /tmp/own | while read b s; do echo $((b * s)); done"
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for memory, most in (("64m", 64 << 20), (f"{2 * machine}", machine)):
+        sizes = umwelt.sh("--memory", memory, "--tmpfs", "/tmp/own", script).split()
+        assert len(sizes) == 3
+        assert all(int(size) <= most for size in sizes), sizes
+
+
+def test_the_memory_of_the_machine_is_not_to_be_seen(umwelt):
+    assert umwelt.sh("--memory", "64m", "cat /proc/pagetypeinfo 2>/dev/null; "
+                     "ls /sys/devices/system/memory 2>/dev/null; true") == ""
+
+
 def test_run_has_the_directories_of_the_image(umwelt, rootfs):
     (rootfs / "run/app").mkdir(parents=True)
     os.chown(rootfs / "run/app", 12, 34)
