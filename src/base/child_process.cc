@@ -86,6 +86,18 @@ Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces, int cg
   return std::optional<ChildProcess>(ChildProcess{static_cast<pid_t>(pid), UniqueFd(pidfd)});
 }
 
+void close_all_but(std::vector<int> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned next = 0;
+  for (const int fd : kept) {
+    if (fd < 0) continue;
+    const auto number = static_cast<unsigned>(fd);
+    if (number > next) ::syscall(SYS_close_range, next, number - 1, 0U);
+    next = number + 1;
+  }
+  ::syscall(SYS_close_range, next, ~0U, 0U);
+}
+
 Result<void> die_with_parent(bool yes) {
   if (::prctl(PR_SET_PDEATHSIG, yes ? SIGKILL : 0) != 0) return fail_errno("prctl");
   return {};

@@ -25,6 +25,10 @@ struct ChildProcess {
 // in the v2 cgroup whose directory `cgroup` is, by default in that of the caller.
 Result<std::optional<ChildProcess>> clone_child(std::uint64_t namespaces, int cgroup = -1);
 
+// For a child that needs nothing else of its parent's, be it somebody's pipe or a lock. Negative
+// ones are ignored.
+void close_all_but(std::vector<int> kept);
+
 // SIGKILL when the parent dies, however it dies. The kernel forgets this at every change of
 // credentials: call it again after one.
 Result<void> die_with_parent(bool yes);

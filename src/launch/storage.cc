@@ -268,7 +268,7 @@ void Storage::finish(bool started) {
     if (volume.disk) volume.disk->lift_limits();
   // Before the root is unmounted, which would write what is dirty.
   if (disk_ && made_ && !disk_name_.empty() && !(started && disk_->record().keep))
-    store_->discard(*disk_, disk_name_);
+    store_->discard(*disk_, disk_name_, root_.get());
   if (disk_ && unbound_ && !started) unbind();
   close();
 }

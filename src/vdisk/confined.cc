@@ -76,16 +76,6 @@ Result<void> drop_capabilities(const std::vector<unsigned>& kept) {
   return {};
 }
 
-void close_all_but(std::vector<unsigned> kept) {
-  std::sort(kept.begin(), kept.end());
-  unsigned next = 0;
-  for (const unsigned fd : kept) {
-    if (fd > next) ::close_range(next, fd - 1, 0);
-    next = fd + 1;
-  }
-  ::close_range(next, ~0U, 0);
-}
-
 // Through a read-only mount of its own a file can't be changed, nor opened anew for writing by way
 // of /proc/self/fd.
 Result<UniqueFd> clone_source(int source, mode_t mode) {
@@ -126,7 +116,7 @@ Result<json> work_confined(const Confined& confined, int pipe, const ConfinedWor
   UMWELT_CHECK(change_root(confined.directory));
   UMWELT_CHECK(drop_capabilities(capabilities));
   UMWELT_CHECK(die_with_parent(true));
-  std::vector<unsigned> kept = {STDERR_FILENO};
+  std::vector<int> kept = {STDERR_FILENO};
   kept.insert(kept.end(), ours.begin(), ours.end());
   close_all_but(kept);
   return work(confined);

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "vdisk/image_file.h"
@@ -219,10 +220,17 @@ Result<Usage> Store::usage(const std::string& name) const {
   return usage;
 }
 
-Result<UniqueFd> Store::lock(const std::string& name, Lock kind) const {
+Result<UniqueFd> Store::lock_unused(const std::string& name, Lock kind) const {
   UniqueFd file = UMWELT_TRY(open_file(name));
   if (auto locked = lock_file(file.get(), kind); !locked) return fail(locked.error().code, name);
   if (!has_name(file.get())) return fail(ENOENT, name);
+  return file;
+}
+
+Result<UniqueFd> Store::lock(const std::string& name, Lock kind) const {
+  UniqueFd file = UMWELT_TRY(lock_unused(name, kind));
+  // A prepared one (ready.h) is attached a moment longer than its user has the lock.
+  if (is_attached(file.get())) return fail(EBUSY, name);
   return file;
 }
 
@@ -293,14 +301,20 @@ Result<void> Store::make_mountable(int file, const Record& record) const {
 }
 
 Result<void> Store::remove(const std::string& name) const {
-  const UniqueFd file = UMWELT_TRY(lock(name));
+  const UniqueFd file = UMWELT_TRY(lock_unused(name, Lock::kAlone));
   if (::unlinkat(directory_.get(), file_name(name).c_str(), 0) != 0) return fail_errno(name);
   return {};
 }
 
-void Store::discard(Disk& disk, const std::string& name) const {
-  disk.shut_down();
+void Store::discard(Disk& disk, const std::string& name, int root) const {
   ::unlinkat(directory_.get(), file_name(name).c_str(), 0);
+  const auto child = clone_child(0);
+  if (!child) return disk.shut_down();
+  if (*child) return;
+  ::setsid();  // no interrupt of the caller's terminal
+  close_all_but({root, disk.file(), disk.loop().fd(), disk.mount()});
+  disk.shut_down();
+  ::_exit(0);
 }
 
 Result<void> Store::update(const std::string& name,

@@ -79,8 +79,11 @@ class Store {
   Result<UniqueFd> lock(const std::string& name, Lock kind = Lock::kAlone) const;
 
   Result<void> remove(const std::string& name) const;  // EBUSY when it is in use
-  // Without asking who uses it: for the container's own end. What is dirty in it is dropped.
-  void discard(Disk& disk, const std::string& name) const;
+  // Without asking who uses it: for the container's own end. What is dirty in it is dropped. The
+  // name is gone when this returns; the rest, which takes some milliseconds, is done by a process
+  // that nobody waits for. It has `root`, the overlay on the vdisk, open too, which would else
+  // write what is dirty when the caller closes it.
+  void discard(Disk& disk, const std::string& name, int root = -1) const;
 
   Result<void> update(const std::string& name,
                       const std::function<Result<void>(Record&)>& change) const;
@@ -110,6 +113,7 @@ class Store {
     std::optional<Disk> disk;
   };
   Result<Reached> reach(const std::string& name, Lock kind, bool only_if_shared) const;
+  Result<UniqueFd> lock_unused(const std::string& name, Lock kind) const;
   Result<UniqueFd> note_waiting(const std::string& name) const;
   Result<void> make_mountable(int file, const Record& record) const;
   Result<UniqueFd> open_file(const std::string& name, int access = O_RDWR) const;

@@ -26,6 +26,11 @@ std::string loop_name(const Record& record, const std::string& owner) {
   return fmt::format("umwelt/{}/{}", owner, record.id);
 }
 
+std::optional<Loop> find_loop(int file) {
+  const auto number = read_loop_hint(file);
+  return number ? Loop::find(*number, file) : std::nullopt;
+}
+
 }  // namespace
 
 Result<Disk> Disk::mount_on(UniqueFd file, const Record& record, Loop loop) {
@@ -53,8 +58,7 @@ Result<Disk> Disk::attach(UniqueFd file, const Record& record, const std::string
 }
 
 Result<Disk> Disk::join(UniqueFd file, const Record& record) {
-  const auto number = read_loop_hint(file.get());
-  auto loop = number ? Loop::find(*number, file.get()) : std::nullopt;
+  auto loop = find_loop(file.get());
   if (!loop) return fail(ENOTCONN, "find the vdisk's loop device");
   return mount_on(std::move(file), record, std::move(*loop));
 }
@@ -88,6 +92,8 @@ void Disk::shut_down() {
   const UniqueFd root(::openat(mount_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   ::ioctl(root.get(), kIocShutdown, &kShutdownNoLogFlush);
 }
+
+bool is_attached(int file) { return find_loop(file).has_value(); }
 
 Result<UniqueFd> volume_root(const Disk& disk, bool read_only) {
   // Linux before 6.15 clones only mounts that are in the caller's namespace.

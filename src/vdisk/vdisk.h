@@ -72,6 +72,9 @@ class Disk {
   std::string ready_name_;
 };
 
+// Whether a loop device is attached to the file.
+bool is_attached(int file);
+
 // A detached mount of the volume's root: what is mounted in the container.
 Result<UniqueFd> volume_root(const Disk& disk, bool read_only);
 

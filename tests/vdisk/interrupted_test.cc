@@ -433,5 +433,23 @@ TEST_P(InterruptedTest, PreparedOnesOfAKeeperThatIsGoneGo) {
   EXPECT_EQ(shell("test -z \"$(ls -A " + folder + ")\""), 0);
 }
 
+TEST_P(InterruptedTest, APreparedOneIsInUseUntilItsKeeperHasLetGo) {
+  const Store store = open();
+  auto pool = ReadyPool::open(store, {.capacity_bytes = 64 * kMiB, .count = 1});
+  ASSERT_TRUE(pool && pool->refill(true));
+  {
+    auto disk = store.take(wish(64 * kMiB));
+    ASSERT_TRUE(disk) << disk.error().message();
+    ASSERT_NE(disk->ready_name(), "");
+    ASSERT_TRUE(store.publish(*disk, "a"));
+  }
+  const auto locked = store.lock("a");
+  ASSERT_FALSE(locked) << "two would mount it";
+  EXPECT_EQ(locked.error().code, EBUSY);
+  ASSERT_TRUE(pool->refill(false));
+  const auto disk = store.attach("a");
+  EXPECT_TRUE(disk) << disk.error().message();
+}
+
 }  // namespace
 }  // namespace umwelt::vdisk
