@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -31,6 +32,10 @@ std::string describe(const Record& record) { return "container \"" + record.id +
 
 bool init_lives(const Record& record) {
   return record.init_pid == 0 || process_lives(record.init_pid, record.init_starttime);
+}
+
+bool same_init(const Record& a, const Record& b) {
+  return a.init_pid != 0 && a.init_pid == b.init_pid && a.init_starttime == b.init_starttime;
 }
 
 // Or never was: its init process or its cgroup, or the record is not what it should be.
@@ -184,6 +189,17 @@ void Registry::load_late() {
   for (const std::string& id : ids) (void)load_late(id, kLatePatience);
 }
 
+// Of a living one that was not opened yet, if its record can be read. Called by who has its turn.
+std::optional<Record> Registry::late_record(const std::string& id) {
+  {
+    const std::lock_guard lock(change_mutex_);
+    if (!late_.contains(id)) return std::nullopt;
+  }
+  auto record = read_living(records_dir_ + "/" + id + kRecordSuffix);
+  if (!record) return std::nullopt;
+  return *std::move(record);
+}
+
 Result<ContainerPtr> Registry::open_recorded(const Record& record, Apart& apart,
                                              Apart::Clock::duration patience) {
   Container::Opened opened = UMWELT_TRY(open_cgroup(record.cgroup_paths, apart, patience));
@@ -224,14 +240,17 @@ Result<ContainerPtr> Registry::add_once(Record record) {
   if (const ContainerPtr present = find(record.id)) {
     const Record& old = present->record();
     if (!present->gone() && init_lives(old)) {
-      if (record.init_pid != 0 && record.init_pid == old.init_pid &&
-          record.init_starttime == old.init_starttime)
-        return present;
+      if (same_init(record, old)) return present;
       return fail(EEXIST, describe(record));
     }
     erase(present);
   }
-  record.number = UMWELT_TRY(take_number());
+  const std::optional<Record> late = late_record(record.id);
+  if (late && !same_init(record, *late)) return fail(EEXIST, describe(record));
+  if (late)
+    record = *late;
+  else
+    record.number = UMWELT_TRY(take_number());
   Apart apart;
   Container::Opened opened =
       UMWELT_TRY(open_cgroup(record.cgroup_paths, apart, kRegistrationPatience));
@@ -247,8 +266,10 @@ Result<ContainerPtr> Registry::add_once(Record record) {
     const std::lock_guard lock(change_mutex_);
     late_.erase(container->record().id);
   }
-  HistoryFile::remove(path_of(*container, kHistorySuffix));
-  UMWELT_CHECK(write_state(path_of(*container, kRecordSuffix), text + "\n"));
+  if (!late) {
+    HistoryFile::remove(path_of(*container, kHistorySuffix));
+    UMWELT_CHECK(write_state(path_of(*container, kRecordSuffix), text + "\n"));
+  }
   container->keep_history_in(path_of(*container, kHistorySuffix));
   insert(container);
   return container;

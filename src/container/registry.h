@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <shared_mutex>
 #include <string>
@@ -49,8 +50,9 @@ class Registry {
   void load_late();
 
   // Fills in what the record leaves out and the process tells: starttime, cgroups, start. The same
-  // id with the same init gives the container that is there. EEXIST when the id is taken by another
-  // living container; ESRCH when init_pid is no process, or not the one of init_starttime.
+  // id with the same init gives the container that is there, with its history also where load()
+  // could not open it. EEXIST when the id is taken by another living container; ESRCH when init_pid
+  // is no process, or not the one of init_starttime.
   Result<ContainerPtr> add(Record record);
   Result<void> remove(const std::string& id);  // ENOENT
   // Only this one, not a later one of the same id: no error when it is not registered.
@@ -83,6 +85,7 @@ class Registry {
   std::string path_of(const Container& container, const char* suffix) const;
   enum class Loaded { kYes, kNo, kLate };
   Loaded load_late(const std::string& id, Apart::Clock::duration patience);
+  std::optional<Record> late_record(const std::string& id);
   Result<ContainerPtr> open_recorded(const Record& record, Apart& apart,
                                      Apart::Clock::duration patience);
   void remove_files(const std::string& id);

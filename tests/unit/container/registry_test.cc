@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <future>
 #include <memory>
 #include <thread>
@@ -16,6 +17,16 @@
 
 namespace umwelt::container {
 namespace {
+
+// Enough to read records.
+void with_few_descriptors(const std::function<void()>& call) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit tight{read_names_at(AT_FDCWD, "/proc/self/fd")->size() + 3, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  call();
+  ::setrlimit(RLIMIT_NOFILE, &before);
+}
 
 TEST_F(RegistryTest, AddFindRemove) {
   TestCgroup cgroup(hierarchies_, "-a"), other(hierarchies_, "-b");
@@ -285,13 +296,7 @@ TEST_F(RegistryTest, WhatCanNotBeOpenedAtAStartIsThereLater) {
   TestCgroup cgroup(hierarchies_, "-late"), other(hierarchies_, "-other");
   ASSERT_TRUE(registry_->add(record("a", cgroup)) && registry_->add(record("b", other)));
   registry_.reset();
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  // Enough to read records.
-  const rlimit tight{read_names_at(AT_FDCWD, "/proc/self/fd")->size() + 3, before.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
-  registry_ = make();
-  ::setrlimit(RLIMIT_NOFILE, &before);
+  with_few_descriptors([&] { registry_ = make(); });
   EXPECT_EQ(loaded_, 0U);
   EXPECT_FALSE(registry_->find("a"));
   ASSERT_TRUE(registry_->remove("b"));
@@ -299,6 +304,39 @@ TEST_F(RegistryTest, WhatCanNotBeOpenedAtAStartIsThereLater) {
   EXPECT_TRUE(registry_->find("a"));
   EXPECT_FALSE(registry_->find("b"));
   EXPECT_TRUE(registry_->add(record("c", other)));
+}
+
+TEST_F(RegistryTest, WhoeverRegistersOneThatIsLateGoesOnFromItsHistory) {
+  TestCgroup cgroup(hierarchies_, "-late-again");
+  const Child init, other;
+  const auto added = registry_->add(record("a", cgroup, init.pid()));
+  ASSERT_TRUE(added) << added.error().message();
+  ASSERT_TRUE(registry_->add(record("b", cgroup, other.pid())));
+  const std::uint64_t number = (*added)->record().number;
+  const auto idle_ns = [&] {
+    const auto resources = registry_->find("a")->resources(view::kNeedUptime);
+    EXPECT_TRUE(resources) << resources.error().message();
+    return resources->uptime.idle_ns;
+  };
+  idle_ns();
+  registry_.reset();
+  // What no first sample could make up.
+  HistoryFile kept(folder_ + "/records/a.history");
+  History history = *kept.load().value();
+  constexpr std::uint64_t kDayNs = 86'400'000'000'000U;
+  history.cpu.by_id.begin()->second.idle_ns += kDayNs;
+  ASSERT_TRUE(kept.store(history));
+  with_few_descriptors([&] { registry_ = make(); });
+  ASSERT_FALSE(registry_->find("a"));
+
+  const auto again = registry_->add(record("a", cgroup, init.pid()));
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_EQ((*again)->record().number, number);
+  EXPECT_GT(idle_ns(), kDayNs);
+  const auto taken = registry_->add(record("b", cgroup, init.pid()));
+  EXPECT_EQ(taken ? 0 : taken.error().code, EEXIST);
+  registry_->load_late();
+  EXPECT_EQ(registry_->find("a"), *again);
 }
 
 TEST_F(RegistryTest, ARecordThatCanNotBeReadIsNotLost) {
