@@ -346,6 +346,11 @@ void Container::keep_history_in(const std::string& path) {
   if (*found && (*found)->sampled_ns() <= boottime_ns()) history_ = std::move(**found);
 }
 
+void Container::stop_keeping_history() {
+  std::lock_guard lock(mutex_);
+  history_file_.reset();
+}
+
 void Container::keep_history() {
   if (!history_file_) return;
   const auto kept = history_file_->store(history_);

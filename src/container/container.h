@@ -80,6 +80,8 @@ class Container {
   // it there from then on: what an answer depends on is there before the answer is.
   void keep_history_in(const std::string& path);
   const std::string& history_path() const { return history_file_->path(); }  // after that
+  // A read that has not ended yet leaves the file to who removes it.
+  void stop_keeping_history();
 
  private:
   Container(Record record, std::shared_ptr<host::Reader> host,

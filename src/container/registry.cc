@@ -297,6 +297,7 @@ bool Registry::erase(const ContainerPtr& container) {
     by_number_.erase(container->record().number);
     callers_->forget_callers();
   }
+  container->stop_keeping_history();
   remove_files(container->record().id);
   for (const Observer& observer : observers_)
     if (observer.removed) observer.removed(container);

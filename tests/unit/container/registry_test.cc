@@ -219,6 +219,15 @@ TEST_F(RegistryTest, CountersGoOnOverARestart) {
   EXPECT_FALSE(std::filesystem::exists(folder_ + "/records/a.history"));
 }
 
+TEST_F(RegistryTest, AReadThatOutlivesItsContainerIsNotOfTheNextOne) {
+  TestCgroup cgroup(hierarchies_, "-outlived");
+  const auto old = registry_->add(record("a", cgroup));
+  ASSERT_TRUE(old) << old.error().message();
+  ASSERT_TRUE(registry_->remove("a"));
+  ASSERT_TRUE((*old)->resources(view::kNeedCpuTime));
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/records/a.history"));
+}
+
 TEST_F(RegistryTest, ABadHistoryIsNoHistory) {
   TestCgroup cgroup(hierarchies_, "-bad-history");
   ASSERT_TRUE(registry_->add(record("a", cgroup)));
