@@ -159,12 +159,13 @@ def test_import_from_a_path_of_any_bytes(umwelt, image, tmp_path):
 
 
 EXCHANGE = """
-import ctypes, sys
+import ctypes, random, sys, time
 libc = ctypes.CDLL(None)
 names = [name.encode() for name in sys.argv[1:]]
 print("started", flush=True)
 while True:
     libc.syscall(316, -100, names[0], -100, names[1], 2)  # renameat2, RENAME_EXCHANGE
+    time.sleep(random.random() / 50)
 """
 
 
