@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <optional>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "base/child_process.h"
@@ -196,8 +197,11 @@ void examine_loops(const container::Directories& directories, std::vector<Findin
   }
   // Names after devices: a new vdisk may get its name in between.
   const auto named = suspects.empty() ? std::set<vdisk::LoopFile>() : named_files(directories);
+  std::erase_if(suspects, [&](const Suspect& suspect) { return named.contains(suspect.file); });
+  // One whose container has just ended is being detached.
+  if (!suspects.empty()) std::this_thread::sleep_for(std::chrono::seconds(1));
   for (const Suspect& suspect : suspects)
-    if (!named.contains(suspect.file))
+    if (vdisk::read_loop_file(suspect.number) == suspect.file)
       out.push_back(
           {"leaks", Level::kWarning,
            fmt::format("/dev/loop{} holds the deleted file {}", suspect.number, suspect.path),

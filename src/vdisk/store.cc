@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <utility>
 
 #include "base/child_process.h"
 #include "base/file.h"
@@ -308,11 +309,13 @@ Result<void> Store::remove(const std::string& name) const {
 
 void Store::discard(Disk& disk, const std::string& name, int root) const {
   ::unlinkat(directory_.get(), file_name(name).c_str(), 0);
+  // Made here: the child allocates nothing, whatever lock another thread had.
+  std::vector<int> kept = {root, disk.file(), disk.loop().fd(), disk.mount()};
   const auto child = clone_child(0);
   if (!child) return disk.shut_down();
   if (*child) return;
   ::setsid();  // no interrupt of the caller's terminal
-  close_all_but({root, disk.file(), disk.loop().fd(), disk.mount()});
+  close_all_but(std::move(kept));
   disk.shut_down();
   ::_exit(0);
 }
