@@ -26,7 +26,7 @@
 #include "fusefs/operations.h"
 #include "intercept/paths.h"
 #include "intercept/server.h"
-#include "launch/attach.h"
+#include "launch/attach_status.h"
 #include "vdisk/housekeeping.h"
 
 namespace umwelt::fusefs {
@@ -186,6 +186,10 @@ Result<void> Daemon::Impl::serve_syscalls() {
       {.keep = [&store](const std::string& name, int fd) { return store.keep(name, fd); },
        .drop = [&store](const std::string& name) { store.drop(name); },
        .guard = surroundings->guard},
+      [this](const container::Record& record, pid_t process) {
+        const auto covered = launch::attach_status(record, options.directories, process);
+        if (!covered) spdlog::debug("/proc/{}/status: {}", process, covered.error().message());
+      },
       std::move(listeners)));
   intercept_started = intercept.get();
   return {};
@@ -231,8 +235,7 @@ void Daemon::Impl::attach_containers() {
 
 void Daemon::Impl::attach(const container::Record& record) {
   if (record.init_pid == 0) return;
-  const auto attached =
-      launch::attach_views(record, options.directories, {}, launch::kAttachPatience);
+  const auto attached = launch::attach_again(record, options.directories);
   if (!attached)
     spdlog::warn("files of container {}: {}", record.id, attached.error().message());
   else if (attached->mounted > 0)

@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "fusefs/connection.h"
+#include "intercept/status.h"
+#include "intercept/task.h"
 
 namespace umwelt::fusefs {
 namespace {
@@ -30,7 +32,8 @@ constexpr off_t kFirstItem = 3;
 constexpr off_t kFirstNumbered = off_t{1} << 32;
 
 bool in_sysfs(const Target& target) {
-  return target.entry->scope != Scope::kContainer || target.entry->path.starts_with("sys/");
+  return target.entry->scope == Scope::kCpu || target.entry->scope == Scope::kNode ||
+         target.entry->path.starts_with("sys/");
 }
 
 // In the number of an opened file: who opened it may have triggers of any window. Kept there so
@@ -49,6 +52,13 @@ bool takes_triggers(const Target& target) {
 
 NodeId node_of(const Target& parent, const Entry& entry) {
   return {parent.id.container, parent.id.instance, entry.key};
+}
+
+// The process whose file `name` is, if it is one.
+std::optional<pid_t> process_in(const Target& directory, const std::string& name) {
+  if (directory.side != Side::kLive || directory.entry != &directory.tree->root())
+    return std::nullopt;
+  return intercept::parse_status_name(name);
 }
 
 // The shown CPUs that are on a node.
@@ -97,13 +107,14 @@ Result<Target> Filesystem::resolve(std::uint64_t node, Side connection, pid_t ca
   target.tree = tree();
   if (node == NodeId::kRoot) return target;
   if (target.id.container == 0) {
-    if (connection == Side::kConfig) return fail(ENOENT, "node");
+    if (connection == Side::kConfig || target.id.is_process()) return fail(ENOENT, "node");
     if (connection == Side::kLive) target.side = Side::kShared;
   } else {
     target.container = registry_.find(target.id.container);
     if (!target.container) return fail(ENOENT, "container");
   }
-  target.entry = target.tree->find(target.id.key);
+  target.entry = target.id.is_process() ? &target.tree->root(Scope::kProcess)
+                                        : target.tree->find(target.id.key);
   if (target.entry == nullptr || !target.entry->visible(target.side)) return fail(ENOENT, "node");
   if (target.id.instance.has_value() != (target.entry->scope != Scope::kContainer))
     return fail(ENOENT, "node");
@@ -128,54 +139,6 @@ Result<view::Resources> Filesystem::resources(const Target& target, unsigned nee
   }
   if (!resources) return fail(EIO, resources.error().message());
   return resources;
-}
-
-// The host's own file, of the physical CPU.
-Result<std::string> Filesystem::host_path(const Target& target, const view::Resources& now) {
-  unsigned number = target.id.instance.value_or(0);
-  if (target.entry->scope == Scope::kCpu) {
-    const view::ShownCpu* shown = now.cpus.by_id(number);
-    if (shown == nullptr) return fail(ENOENT, "cpu directory");
-    number = shown->physical;
-  }
-  if (target.entry->scope == Scope::kNode && !now.nodes.online.test(number))
-    return fail(ENOENT, "node directory");
-  return Tree::path_of(*target.entry, number);
-}
-
-Result<std::string> Filesystem::host_path(const Target& target) const {
-  if (target.entry->scope == Scope::kContainer) return target.entry->path;
-  return host_path(target, UMWELT_TRY(resources(target, 0)));
-}
-
-Result<std::string> Filesystem::render_sys_file(const Target& target) const {
-  const view::SysFile& file = *target.entry->sys_file;
-  const view::Resources now = UMWELT_TRY(resources(target, file.needs));
-  const std::string path = UMWELT_TRY(host_path(target, now));
-  const std::string host_text = UMWELT_TRY(host_.read_text(path));
-  view::SysFile::Subject subject;
-  subject.page_bytes = target.entry->page_bytes;
-  if (target.entry->scope == Scope::kCpu) subject.cpu = now.cpus.by_id(*target.id.instance);
-  if (target.entry->scope == Scope::kNode) subject.node = *target.id.instance;
-  return file.render(now, subject, host_text);
-}
-
-Result<std::string> Filesystem::render(const Target& target) const {
-  switch (target.entry->source) {
-    case Source::kView:
-      return target.entry->file->render(UMWELT_TRY(resources(target, target.entry->file->needs)));
-    case Source::kSysView:
-      return render_sys_file(target);
-    case Source::kHost:
-      return host_.read_text(UMWELT_TRY(host_path(target)));
-    case Source::kHostLink:
-    case Source::kCpuLink:
-      return fail(EINVAL, "read");
-    case Source::kDirectory:
-    case Source::kHostDirectory:
-      break;
-  }
-  return fail(EISDIR, "read");
 }
 
 ConfigFiles::Validity Filesystem::validity(const Target& target) {
@@ -213,7 +176,13 @@ Result<std::optional<Target>> Filesystem::look_up_numbered(const Target& directo
 
 Result<Attributes> Filesystem::look_up(const Target& directory, const std::string& name) {
   Target found = directory;
-  if (directory.entry == nullptr) {
+  const auto process = process_in(directory, name);
+  if (process) {
+    if (!intercept::is_in_cgroup(*process, directory.container->record().cgroup_paths))
+      return fail(ENOENT, "process");
+    found.entry = &directory.tree->root(Scope::kProcess);
+    found.id.instance = NodeId::kProcess;
+  } else if (directory.entry == nullptr) {
     found.entry = &directory.tree->root();
     if (directory.side != Side::kConfig && name == kSharedName) {
       if (directory.side == Side::kLive) found.side = Side::kShared;
@@ -231,7 +200,7 @@ Result<Attributes> Filesystem::look_up(const Target& directory, const std::strin
     if (found.entry->scope != Scope::kContainer && !host_.exists(UMWELT_TRY(host_path(found))))
       return fail(ENOENT, "host file");
   }
-  found.id.key = found.entry->key;
+  found.id.key = process ? static_cast<std::uint32_t>(*process) : found.entry->key;
   if (!has_live_size(found)) return attributes(found);
   // Whoever mounts the files looks up all of them, and the texts of some take milliseconds. The
   // kernel asks for the attributes again before it opens one.

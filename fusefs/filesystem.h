@@ -63,6 +63,7 @@ struct SystemStory {
 // What the connections serve:
 //
 //   /ID/...                 the tree of container ID, each file on its own connection
+//   /ID/processN            on the live connection: /proc/N/status of a process of it
 //   /.shared/{proc,sys}     on the live connection: the whole tree of whoever reads it
 //   /.shared/proc/pressure  on the pressure connection: the same
 //
@@ -140,6 +141,7 @@ class Filesystem {
   Result<std::string> host_path(const Target& target) const;
   Result<std::string> render(const Target& target) const;
   Result<std::string> render_sys_file(const Target& target) const;
+  Result<std::string> render_status(const Target& target) const;
   Result<std::optional<Target>> look_up_numbered(const Target& directory,
                                                  const std::string& name) const;
   Result<void> list_numbered(const Target& directory, std::vector<DirectoryItem>& items) const;

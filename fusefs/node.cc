@@ -6,7 +6,7 @@
 
 namespace umwelt::fusefs {
 
-static_assert(CpuSet::kMaxId + 1 < (1U << 14), "a CPU id must fit its field");
+static_assert(CpuSet::kMaxId < NodeId::kProcess, "a CPU id must fit its field");
 
 std::optional<unsigned> parse_numbered(std::string_view name, std::string_view stem) {
   if (!name.starts_with(stem)) return std::nullopt;

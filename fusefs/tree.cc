@@ -53,6 +53,7 @@ std::string Tree::path_of(const Entry& entry, unsigned number) {
     case Scope::kNode:
       return std::string(HostTree::kNodeDirectory) + "/node" + numbered + below;
     case Scope::kNodeCpu:
+    case Scope::kProcess:
       return {};  // is in no path by itself
   }
   return entry.path;
@@ -97,6 +98,10 @@ void Tree::add_roots(const HostTree::Items& host) {
   link.source = Entry::Source::kCpuLink;
   show(link, {Side::kConfig});
   roots_[static_cast<std::size_t>(Scope::kNodeCpu)] = &link;
+  Entry& status = add(Scope::kProcess, "", S_IFREG | 0444);
+  status.source = Entry::Source::kProcessStatus;
+  show(status, {Side::kLive});
+  roots_[static_cast<std::size_t>(Scope::kProcess)] = &status;
 
   Entry& cpu_parent = directory(Scope::kContainer, HostTree::kCpuDirectory);
   show(cpu_parent, {Side::kConfig});

@@ -34,8 +34,9 @@ enum class Scope {
   kCpu,        // all shown CPUs: relative to cpuN
   kNode,       // all shown memory nodes: relative to nodeN
   kNodeCpu,    // the link in a nodeN to a shown CPU of it
+  kProcess,    // the file of a process, in the container's directory and in no listing of it
 };
-inline constexpr std::size_t kScopes = 4;
+inline constexpr std::size_t kScopes = 5;
 
 // One file, directory or link of a container's tree.
 struct Entry {
@@ -47,6 +48,7 @@ struct Entry {
     kHostDirectory,  // the host's directory
     kHostLink,       // the host's symbolic link
     kCpuLink,        // of a node
+    kProcessStatus,  // intercept/status.h
   };
 
   Source source = Source::kDirectory;
@@ -86,7 +88,7 @@ class Tree {
                                                    const HostHas& host_has);
 
   const Entry& root() const { return root(Scope::kContainer); }  // a container's directory
-  // A cpuN or nodeN directory, or the link of a node to a CPU.
+  // A cpuN or nodeN directory, the link of a node to a CPU, the file of a process.
   const Entry& root(Scope scope) const { return *roots_[static_cast<std::size_t>(scope)]; }
   const Entry& cpu_parent() const { return *cpu_parent_; }  // holds the cpuN directories
   // Holds the nodeN directories; hidden without NUMA support.

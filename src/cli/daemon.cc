@@ -14,7 +14,7 @@
 #include "base/child_process.h"
 #include "cli/containers.h"
 #include "cli/options.h"
-#include "launch/attach.h"
+#include "launch/attach_status.h"
 
 namespace umwelt::cli {
 namespace {
@@ -119,8 +119,7 @@ Result<int> reattach(const Context& context) {
   for (const container::Record& record : UMWELT_TRY(client.list())) {
     if (record.init_pid == 0) continue;
     const auto line = run_apart([&]() -> Result<std::string> {
-      const auto attached = UMWELT_TRY(
-          launch::attach_views(record, context.directories, {}, launch::kAttachPatience));
+      const auto attached = UMWELT_TRY(launch::attach_again(record, context.directories));
       return fmt::format("{}: {} mounted, {} were there\n", record.id, attached.mounted,
                          attached.present);
     });

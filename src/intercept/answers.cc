@@ -4,8 +4,10 @@
 #include <sched.h>
 
 #include <ctime>
+#include <utility>
 
 #include "intercept/affinity.h"
+#include "intercept/status.h"
 #include "intercept/sysinfo.h"
 #include "intercept/task.h"
 
@@ -18,6 +20,8 @@ std::uint64_t coarse_monotonic_ns() {
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
          static_cast<std::uint64_t>(now.tv_nsec);
 }
+
+constexpr std::size_t kMostCovered = 256;
 
 Reply failed(int error) { return {-1, error, false}; }
 
@@ -124,8 +128,25 @@ Reply Answers::sched_getaffinity(const Request& request, const std::function<boo
   const auto task = target(request);
   const auto real = task ? get_affinity(*task) : fail(task.error());
   if (!real) return failed(real.error().code);
-  return write(request, request.args[2], cpus_to_bytes(shown_affinity(cpus, *real), *bytes),
+  const CpuSet shown = shown_affinity(cpus, *real);
+  if (is_libnumas_first(request) && shown != *real) cover_status(request.caller);
+  return write(request, request.args[2], cpus_to_bytes(shown, *bytes),
                static_cast<std::int64_t>(*bytes), waiting);
+}
+
+// Once for each process, as far as is remembered: it takes a millisecond, and locks that the mounts
+// of the whole host share.
+void Answers::cover_status(pid_t caller) {
+  if (!cover_ || container_->record().number == 0) return;
+  const auto process = process_of(caller);
+  const auto born = process ? container::read_starttime(*process) : fail(process.error());
+  if (!born) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (asked_to_cover_.size() >= kMostCovered) asked_to_cover_.clear();
+    if (std::exchange(asked_to_cover_[*process], *born) == *born) return;
+  }
+  cover_(container_->record(), *process);
 }
 
 // In the kernel's order: EFAULT, ESRCH, EPERM, EINVAL.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -25,7 +26,11 @@ struct Reply {
 class Answers {
  public:
   using ContainerPtr = std::shared_ptr<container::Container>;
-  explicit Answers(ContainerPtr container) : container_(std::move(container)) {}
+  // Puts the file of status.h in the place of the process's own, where only itself waits for that.
+  // `process` is its id in this process's pid namespace.
+  using Cover = std::function<void(const container::Record& record, pid_t process)>;
+  explicit Answers(ContainerPtr container, Cover cover = {})
+      : container_(std::move(container)), cover_(std::move(cover)) {}
 
   // `waiting` says whether the caller still waits; its memory is only written if so. What is
   // written may be as old as kShareNs, as it may be of files.
@@ -57,13 +62,16 @@ class Answers {
   Reply sched_setaffinity(const Request& request, const std::function<bool()>& waiting);
   Reply getcpu(const Request& request, const std::function<bool()>& waiting);
   Result<pid_t> target(const Request& request) const;
+  void cover_status(pid_t caller);
 
   const ContainerPtr container_;
-  std::mutex mutex_;  // guards what follows up to narrowed_
+  const Cover cover_;
+  std::mutex mutex_;  // guards what follows up to asked_to_cover_
   KnownPtr known_;
   std::uint64_t known_generation_ = 0, known_made_ns_ = 0;
   Narrowed narrowed_;
-  std::mutex sysinfo_mutex_;  // guards sysinfo_, also while that is made
+  std::map<pid_t, std::uint64_t> asked_to_cover_;  // processes and when they started
+  std::mutex sysinfo_mutex_;                       // guards sysinfo_, also while that is made
   std::optional<Sysinfo> sysinfo_;
 };
 

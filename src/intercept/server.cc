@@ -60,6 +60,7 @@ struct Server::Impl {
 
   container::Registry& registry;
   Keeping keeping;
+  Answers::Cover cover;
   std::string runtime;
   UniqueFd socket, epoll, wake;
   std::thread thread;
@@ -98,7 +99,7 @@ std::shared_ptr<Answers> Server::Impl::answers_of(const ContainerPtr& container)
   std::erase_if(answers, [](const auto& entry) { return entry.second.expired(); });
   auto& known = answers[container.get()];
   std::shared_ptr<Answers> result = known.lock();
-  if (!result) known = result = std::make_shared<Answers>(container);
+  if (!result) known = result = std::make_shared<Answers>(container, cover);
   return result;
 }
 
@@ -269,12 +270,14 @@ Server::Server() = default;
 
 Result<std::unique_ptr<Server>> Server::start(const std::string& runtime,
                                               container::Registry& registry, Keeping keeping,
+                                              Answers::Cover cover,
                                               std::map<std::string, UniqueFd> kept) {
   prepare_signal();
   std::unique_ptr<Server> server(new Server());
   server->impl_ = std::make_unique<Impl>(registry);
   Impl& impl = *server->impl_;
   impl.keeping = std::move(keeping);
+  impl.cover = std::move(cover);
   impl.runtime = runtime;
   impl.epoll = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
   impl.wake = UniqueFd(::eventfd(0, EFD_CLOEXEC));

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "container/registry.h"
+#include "intercept/answers.h"
 
 namespace umwelt::intercept {
 
@@ -28,10 +29,11 @@ class Server {
     std::function<Result<void>(const std::string& suffix)> guard;
   };
 
-  // `kept`: what an earlier server kept; what is not of this one's names is left alone.
-  // `runtime`: the daemon's directory.
+  // `cover` as Answers has it. `kept`: what an earlier server kept; what is not of this one's names
+  // is left alone. `runtime`: the daemon's directory.
   static Result<std::unique_ptr<Server>> start(const std::string& runtime,
                                                container::Registry& registry, Keeping keeping,
+                                               Answers::Cover cover,
                                                std::map<std::string, UniqueFd> kept);
   // Whoever else has a listener goes on with it.
   ~Server();

@@ -187,6 +187,20 @@ Result<pid_t> find_task(pid_t caller, pid_t tid) {
   return search_task(caller, tid);
 }
 
+Result<pid_t> id_for(pid_t viewer, pid_t task) {
+  const Status own = UMWELT_TRY(read_status(viewer));
+  const std::size_t level = own.ids.size();
+  if (level == 0) return gone(viewer);
+  if (viewer == task) return own.ids.back();
+  const auto ns = UMWELT_TRY(open_at(AT_FDCWD, proc_path(viewer, "ns/pid"), O_RDONLY));
+  const auto inode = inode_of(ns.get());
+  const auto other = read_status(task);
+  if (!inode || !other || other->ids.size() < level || !lies_in(task, "ns/pid", *inode)) return 0;
+  return other->ids[level - 1];
+}
+
+Result<pid_t> process_of(pid_t task) { return UMWELT_TRY(read_status(task)).tgid; }
+
 bool is_in_cgroup(pid_t task, const cgroup::Paths& paths) {
   const auto text = container::read_proc_cgroup(task);
   if (!text) return false;

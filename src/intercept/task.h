@@ -27,6 +27,12 @@ Result<pid_t> find_task(pid_t caller, pid_t tid);
 // the caller sees.
 Result<pid_t> search_task(pid_t caller, pid_t tid);
 
+// What `viewer` calls `task`, both in the reader's pid namespace; 0: it does not see it.
+Result<pid_t> id_for(pid_t viewer, pid_t task);
+
+// The process that it is a thread of.
+Result<pid_t> process_of(pid_t task);
+
 // Whether it is in one of these cgroups, or below. False when it is gone.
 bool is_in_cgroup(pid_t task, const cgroup::Paths& paths);
 

@@ -17,11 +17,11 @@
 #include <future>
 #include <iterator>
 #include <map>
-#include <system_error>
-#include <thread>
+#include <memory>
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "launch/inside.h"
 #include "launch/mounts.h"
 #include "launch/namespaces.h"
 #include "launch/propagation.h"
@@ -90,25 +90,9 @@ Result<std::vector<OpenView>> open_views(const container::Record& record,
   return out;
 }
 
-// Without a message to the server of a filesystem, which may be dead.
-Result<struct statx> stat_cached(int fd) {
-  struct statx status {};
-  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO | STATX_MNT_ID,
-              &status) != 0)
-    return fail_errno("statx");
-  return status;
-}
-
 bool same_inode(const struct statx& a, const struct statx& b) {
   return a.stx_ino == b.stx_ino && a.stx_dev_major == b.stx_dev_major &&
          a.stx_dev_minor == b.stx_dev_minor;
-}
-
-// "Transport endpoint is not connected": a FUSE filesystem that nobody serves any more. A living
-// one is asked, which may not answer: only for views.
-bool is_dead(int fd) {
-  struct statfs status {};
-  return ::fstatfs(fd, &status) != 0 && errno == ENOTCONN;
 }
 
 // Places views below one root directory, in a thread that has the namespace and a working
@@ -213,12 +197,6 @@ class Attacher {
            (status.f_type == CGROUP_SUPER_MAGIC || status.f_type == CGROUP2_SUPER_MAGIC);
   }
 
-  static Result<void> detach(int parent, const std::string& name) {
-    if (::fchdir(parent) != 0 || ::umount2(name.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
-      return fail_errno("unmount what a dead daemon left on " + name);
-    return {};
-  }
-
   void undo() {
     for (; !mounted_.empty(); mounted_.pop_back())
       (void)detach(mounted_.back().parent, mounted_.back().name);
@@ -244,70 +222,30 @@ Result<UniqueFd> open_root(const std::string& path) {
   return UniqueFd(static_cast<int>(fd));
 }
 
-Result<bool> is_own_namespace(int mount_namespace) {
-  struct stat theirs {
-  }, ours{};
-  if (::fstat(mount_namespace, &theirs) != 0 || ::stat("/proc/self/ns/mnt", &ours) != 0)
-    return fail_errno("compare mount namespaces");
-  return theirs.st_ino == ours.st_ino;
-}
-
-// The calling thread shares nothing but memory with its process any more: what waits for the end of
-// a descriptor need not wait for a thread that hangs. A working directory of its own is also the
-// condition for entering a mount namespace.
-Result<void> part_from_process() {
-  if (::unshare(CLONE_FS | CLONE_FILES) != 0) return fail_errno("unshare the working directory");
-  const int null = UMWELT_TRY(open_at(AT_FDCWD, "/dev/null", O_RDWR)).release();
-  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
-    if (::dup2(null, standard) < 0) return fail_errno("leave the standard descriptors");
-  ::syscall(SYS_close_range, STDERR_FILENO + 1U, ~0U, 0U);
-  return {};
-}
-
 // `work` must own what it uses. `patience` as attach_views() has it.
-Result<Attached> in_thread(std::chrono::milliseconds patience,
-                           std::function<Result<Attached>()> work) {
-  std::packaged_task<Result<Attached>()> task([work = std::move(work)]() -> Result<Attached> {
-    UMWELT_CHECK(part_from_process());
-    return work();
+Result<Attached> attach_in_thread(std::chrono::milliseconds patience,
+                                  std::function<Result<Attached>()> work) {
+  const auto attached = std::make_shared<Attached>();
+  const auto done = in_thread(patience, [attached, work = std::move(work)]() -> Result<void> {
+    *attached = UMWELT_TRY(work());
+    return {};
   });
-  auto attached = task.get_future();
-  std::thread thread;
-  try {
-    thread = std::thread(std::move(task));
-  } catch (const std::system_error& error) {
-    return fail(error.code().value(), "start a thread");
-  }
-  if (patience != kWithoutEnd && attached.wait_for(patience) != std::future_status::ready) {
-    thread.detach();
-    return fail(ETIMEDOUT,
-                "a filesystem that is mounted in it does not answer ('umwelt daemon reattach' when "
-                "it does)");
-  }
-  thread.join();
-  return attached.get();
+  UMWELT_CHECK(done);
+  return std::move(*attached);
 }
 
 Result<Attached> attach_to(const container::Record& record,
                            const container::Directories& directories, const std::string& root) {
-  const std::string proc = "/proc/" + std::to_string(record.init_pid) + "/";
   const UniqueFd process = UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
-  const UniqueFd mount_namespace = UMWELT_TRY(open_at(AT_FDCWD, proc + "ns/mnt", O_RDONLY));
-  UniqueFd root_directory;
-  if (root.empty())
-    root_directory = UMWELT_TRY(open_at(AT_FDCWD, proc + "root", O_PATH | O_DIRECTORY));
-  const auto propagation =
-      UMWELT_TRY(Propagation::open(proc + "mountinfo", "/proc/self/mountinfo"));
+  Inside inside = UMWELT_TRY(open_inside(record.init_pid));
+  const auto propagation = UMWELT_TRY(Propagation::open(
+      "/proc/" + std::to_string(record.init_pid) + "/mountinfo", "/proc/self/mountinfo"));
   // What was opened belongs to that process if it is still there.
   UMWELT_TRY(open_process(record.init_pid, record.init_starttime));
-  if (UMWELT_TRY(is_own_namespace(mount_namespace.get())))
-    return fail(EINVAL, "process " + std::to_string(record.init_pid) +
-                            " has no mount namespace of its own: it is in no container");
   const auto views = UMWELT_TRY(open_views(record, directories));
-  if (::setns(mount_namespace.get(), CLONE_NEWNS) != 0)
-    return fail_errno("enter the container's mount namespace");
-  if (!root_directory) root_directory = UMWELT_TRY(open_root(root));
-  return Attacher(root_directory.get(), propagation)(views);
+  UMWELT_CHECK(enter(inside));
+  if (!root.empty()) inside.root = UMWELT_TRY(open_root(root));
+  return Attacher(inside.root.get(), propagation)(views);
 }
 
 }  // namespace
@@ -337,13 +275,13 @@ Result<void> keep_choice(const std::string& id, const std::vector<std::string>& 
 Result<Attached> attach_views(const container::Record& record,
                               const container::Directories& directories, const std::string& root,
                               std::chrono::milliseconds patience) {
-  return in_thread(patience, [=] { return attach_to(record, directories, root); });
+  return attach_in_thread(patience, [=] { return attach_to(record, directories, root); });
 }
 
 Result<Attached> attach_views_here(const container::Record& record,
                                    const container::Directories& directories,
                                    const std::string& root) {
-  return in_thread(kWithoutEnd, [=]() -> Result<Attached> {
+  return attach_in_thread(kWithoutEnd, [=]() -> Result<Attached> {
     const auto propagation = UMWELT_TRY(Propagation::open("/proc/self/mountinfo", ""));
     const auto views = UMWELT_TRY(open_views(record, directories));
     const UniqueFd root_directory = UMWELT_TRY(open_root(root));

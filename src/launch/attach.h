@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "container/record.h"
+#include "launch/inside.h"
 
 namespace umwelt::launch {
 
@@ -38,13 +39,10 @@ struct Attached {
 // ESRCH: the process is gone. ELOOP: a symbolic link in the place of /proc or /sys. EINVAL: it has
 // no mount namespace of its own. EPERM: /proc or /sys are not the kernel's, or shared with the
 // host. ETIMEDOUT: there was no answer.
-inline constexpr std::chrono::milliseconds kWithoutEnd{0};
 Result<Attached> attach_views(const container::Record& record,
                               const container::Directories& directories,
                               const std::string& root = {},
                               std::chrono::milliseconds patience = kWithoutEnd);
-// For containers that run, and may be anybody's.
-inline constexpr std::chrono::seconds kAttachPatience{2};
 
 // Which groups of views container `id` gets, also when they are attached again after a daemon died;
 // none of them: all. Kept beside the container's record, and as long.

@@ -32,7 +32,8 @@ PeerGroups parse_peer_groups(std::string_view mountinfo) {
     std::string file(next_word(*line));
     if (id) groups.filesystems[*id] = file;
     file.append(" ").append(next_word(*line));
-    for (int field = 5; field <= 6; ++field) next_word(*line);
+    std::string at(next_word(*line));
+    next_word(*line);  // options
     std::string_view word;
     for (word = next_word(*line); !word.empty() && word != "-"; word = next_word(*line)) {
       const auto shared = number_after(word, "shared:");
@@ -42,7 +43,7 @@ PeerGroups parse_peer_groups(std::string_view mountinfo) {
     }
     const std::string_view type = next_word(*line);
     if (id && below && (type == "fuse.umwelt" || type == "fuse.lxcfs"))
-      groups.views[*id] = {*below, std::move(file)};
+      groups.views[*id] = {*below, std::move(file), std::move(at)};
   }
   return groups;
 }
@@ -76,6 +77,13 @@ Result<bool> Propagation::is_of_host(std::uint64_t id) const {
 Result<bool> Propagation::is_view(std::uint64_t id) const {
   UMWELT_CHECK(read_groups(container_.get(), container_groups_));
   return container_groups_->views.contains(id);
+}
+
+Result<std::vector<PeerGroups::View>> Propagation::views() const {
+  UMWELT_CHECK(read_groups(container_.get(), container_groups_));
+  std::vector<PeerGroups::View> all;
+  for (const auto& [id, view] : container_groups_->views) all.push_back(view);
+  return all;
 }
 
 Result<bool> Propagation::covers(std::uint64_t id, const std::string& file) const {

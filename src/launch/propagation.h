@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -21,6 +22,7 @@ struct PeerGroups {
   struct View {
     std::uint64_t below;  // the mount that it lies on
     std::string file;     // "MAJOR:MINOR /path": of which filesystem, and what of it
+    std::string at;       // where, below the root directory of that process
   };
   std::map<std::uint64_t, View> views;               // mount id -> umweltd's and lxcfs's files
   std::map<std::uint64_t, std::string> filesystems;  // mount id -> "MAJOR:MINOR"
@@ -42,6 +44,8 @@ class Propagation {
   Result<bool> is_of_host(std::uint64_t id) const;
   // Whether the container's mount `id` is of umweltd or lxcfs, by what it says it is.
   Result<bool> is_view(std::uint64_t id) const;
+  // All of them.
+  Result<std::vector<PeerGroups::View>> views() const;
   // Whether the container's mount `id` is another view, and `file` (PeerGroups::View) lies below it
   // with nothing but views between them.
   Result<bool> covers(std::uint64_t id, const std::string& file) const;

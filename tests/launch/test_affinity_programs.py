@@ -79,19 +79,39 @@ def test_taskset(umwelt):
 
 
 def test_numactl(umwelt):
-    """libnuma takes the CPUs that it allows from /proc/self/status, which has the host's numbers;
-    with --all it asks /sys instead, and without interception the numbers are the same."""
     need("numactl")
     assert "physcpubind: 0 1" in run(umwelt, "numactl", "-s")
-    said = run(umwelt, "sh", "-c", "numactl --all -C 1 sh -c 'nproc; taskset -pc $$'; "
+    said = run(umwelt, "sh", "-c", "numactl -C 1 sh -c 'nproc; taskset -pc $$'; "
+               "numactl --all -C 1 sh -c 'nproc; taskset -pc $$'; numactl -C 0,1 nproc; "
                "cd /sys/devices/system/cpu/cpu0/node*; node=$(basename $(pwd -P)); "
                "numactl -N ${node#node} nproc; numactl -m 0 nproc")
-    assert re.fullmatch(r"1\n.*list: 1\n[12]\n2\n", said), said
-    refused = umwelt("run", "--rm", "--cpuset", CPUSET, "--", "numactl", "--all", "-C", "2", "true")
-    assert refused.returncode != 0
+    assert re.fullmatch(r"1\n.*list: 1\n1\n.*list: 1\n2\n[12]\n2\n", said), said
+    for asked in (["-C", "2"], ["--all", "-C", "2"]):
+        refused = umwelt("run", "--rm", "--cpuset", CPUSET, "--", "numactl", *asked, "true")
+        assert refused.returncode != 0, asked
     bound = run(umwelt, "numactl", "-C", str(TWO[1]), "sh", "-c", "nproc; taskset -pc $$",
                 options=("--intercept", "off"))
     assert bound.startswith("1\n") and bound.endswith(f"list: {TWO[1]}\n")
+
+
+COVERED = """
+numactl -C 0 sh -c '
+    echo $$ $PPID
+    sed -n "s/^\\(Tgid\\|Pid\\|PPid\\|NSpid\\|Cpus_allowed_list\\):\\t/\\1 /p" /proc/$$/status
+    cmp /proc/$$/status /proc/$$/task/$$/status | wc -l
+    ps -p $$ -o pid=,ppid=,comm='
+grep -c /status /proc/self/mountinfo
+"""
+
+
+def test_the_status_of_a_program_that_uses_libnuma(umwelt):
+    """libnuma takes the CPUs that it allows from /proc/self/status alone."""
+    need("numactl")
+    said = umwelt("run", "--rm", "--cpuset", str(TWO[1]), "--", "sh", "-c", COVERED)
+    lines = said.stdout.splitlines()
+    pid, parent = lines[0].split()
+    assert lines[1:] == [f"Tgid {pid}", f"Pid {pid}", f"PPid {parent}", f"NSpid {pid}",
+                         "Cpus_allowed_list 0", "1", f"{pid:>7} {parent:>7} sh", "0"], said
 
 
 def test_hwloc(umwelt):

@@ -3,10 +3,13 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
-from umwelt import SLOWNESS
+import pytest
+
+from umwelt import CPUS, SLOWNESS
 
 
 def test_files_come_back_after_keeper_and_server_were_killed(umwelt):
@@ -31,3 +34,28 @@ def test_files_come_back_after_keeper_and_server_were_killed(umwelt):
     assert {name: total(name) for name in limits} == limits
     again = umwelt.ok("daemon", "reattach")
     assert again.count(" 0 mounted, ") == len(limits), again
+
+
+def test_the_status_of_a_program_that_uses_libnuma_comes_back(umwelt):
+    if shutil.which("numactl") is None:
+        pytest.skip("needs numactl")
+    last = str(CPUS[-1])
+    umwelt.ok("run", "--detach", "--name", "numa", "--cpuset", last, "--", "sh", "-c",
+              "numactl -C 0 sh -c 'echo $$ > /tmp/pid; exec sleep 1000'")
+    deadline = time.monotonic() + 10 * SLOWNESS
+    while not (pid := umwelt("exec", "numa", "cat", "/tmp/pid").stdout.strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    def allowed():
+        return umwelt("exec", "numa", "grep", "Cpus_allowed_list", f"/proc/{pid}/status").stdout
+
+    assert allowed() == "Cpus_allowed_list:\t0\n"
+    daemon = json.loads(umwelt.ok("daemon", "status", "--json"))
+    os.kill(daemon["pid"], signal.SIGKILL)
+    os.kill(daemon["server"], signal.SIGKILL)
+    umwelt.ok("daemon", "start")
+    while allowed() != "Cpus_allowed_list:\t0\n":
+        assert time.monotonic() < deadline + 10
+        time.sleep(0.05)
+    assert umwelt.ok("exec", "numa", "grep", "-c", "/status", "/proc/self/mountinfo") == "1\n"

@@ -10,7 +10,7 @@ TEST(NodeId, SurvivesTheRoundTrip) {
   for (const std::uint64_t container :
        {std::uint64_t{0}, std::uint64_t{7}, NodeId::kMaxContainer}) {
     for (const std::optional<unsigned> instance :
-         {std::optional<unsigned>{}, {0U}, {1U}, {8191U}}) {
+         {std::optional<unsigned>{}, {0U}, {1U}, {8191U}, {NodeId::kProcess}}) {
       for (const std::uint32_t key : {2U, 12345U, NodeId::kMaxKey}) {
         const NodeId id{container, instance, key};
         EXPECT_EQ(NodeId::from(id.value()), id);

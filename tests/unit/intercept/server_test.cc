@@ -89,7 +89,7 @@ TEST_F(ServerTest, ACallerThatDiedWithTheAnswerHalfWrittenHoldsNobodyUp) {
   ASSERT_TRUE(container::wait_until([] { return threads() == kOwnThreads; }));
   std::optional<Intercepted> caller(std::in_place, call_with_memory_that_nobody_fills);
   Intercepted next([] { return 0; });
-  auto started = Server::start(folder_, *registry_, keeping(), {});
+  auto started = Server::start(folder_, *registry_, keeping(), {}, {});
   ASSERT_TRUE(started) << started.error().message();
   std::unique_ptr<Server> server = std::move(*started);
   const auto hand = [&](const Intercepted& process) {
