@@ -37,6 +37,41 @@ def test_what_is_not_ours_in_config_json_survives(bundle, runtime):
     assert bundle.path.read_bytes() == once
 
 
+LIKE_LIBNUMA = r"""
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int main() {
+  unsigned char mask[512];
+  long length = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+  printf("%ld %u %d\n", length, mask[0], getpid());
+  char line[256];
+  for (FILE* file = fopen("/proc/self/status", "r"); fgets(line, sizeof line, file);)
+    if (!strncmp(line, "Pid:", 4) || !strncmp(line, "Cpus_allowed_list:", 18))
+      fputs(line, stdout);
+}
+"""
+
+
+@every_runtime
+def test_a_program_that_uses_libnuma(bundle, runtime, tmp_path):
+    """Its /proc/self/status has the CPUs that the answer to its first question has."""
+    source = tmp_path / "like_libnuma.c"
+    source.write_text(LIKE_LIBNUMA)
+    subprocess.run(["gcc", "-static", "-o", bundle.folder / "rootfs/bin/like-libnuma", source],
+                   check=True)
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/sh", "-c", "like-libnuma; grep -c /status /proc/mounts"]
+    bundle.write(config)
+    said = bundle.run(runtime, check=False).stdout.splitlines()
+    length, mask, pid = said[0].split()
+    assert (int(length) > 0, mask) == (True, "1")
+    assert said[1:] == [f"Pid:\t{pid}", "Cpus_allowed_list:\t0", "0"]
+
+
 @every_runtime
 def test_programs_of_32_bits(bundle, runtime, tmp_path):
     """The filter that is added for syscalls lets them live."""
