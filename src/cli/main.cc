@@ -2,9 +2,11 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <iterator>
 #include <string_view>
@@ -166,6 +168,11 @@ int run(std::vector<std::string> arguments) {
   auto directories = container::directories(globals.runtime_dir, globals.state_dir, globals.config);
   if (!directories) return usage_error(line, context, directories.error().message());
   context.directories = *std::move(directories);
+  // One that was asked for must be there.
+  const std::string& config = context.directories.config;
+  if (config != container::Directories{}.config && ::access(config.c_str(), F_OK) != 0)
+    return usage_error(line, context,
+                       fmt::format("configuration {}: {}", config, std::strerror(errno)));
   const Command* command = command_of(line, context);  // CLI11 required one
   if (const auto checked = check_operands(line, *command); !checked)
     return usage_error(line, context, checked.error().text);

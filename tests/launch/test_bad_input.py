@@ -179,3 +179,9 @@ def test_real_time_scheduling_policy(umwelt):
     if done.returncode != 0:
         assert done.returncode == 125 and "chrt --other 0" in done.stderr, done
         assert done.stderr.count("\n") == 1, done
+
+
+def test_a_configuration_that_is_not_there(umwelt):
+    done = umwelt("--config", "/no/such.toml", "run", "--", "true")
+    assert done.returncode == 125
+    assert done.stderr == "umwelt: configuration /no/such.toml: No such file or directory\n"

@@ -71,7 +71,8 @@ def test_what_became_of_best_effort_is_in_inspect_and_holds_for_exec(alone):
 
 def test_best_effort_gets_its_files_later(tmp_path):
     own = launcher.Umwelt(tmp_path)
-    own.environment["UMWELT_CONFIG"] = str(tmp_path / "absent")
+    (tmp_path / "umwelt.toml").write_text("threads = 0\n")  # which the daemon refuses
+    own.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
     try:
         started = own("run", "--detach", "--name", "web", "--views", "best-effort", "--memory", "64m",
                       "--", "sleep", "600")
