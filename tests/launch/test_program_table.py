@@ -158,6 +158,7 @@ TABLE = (
     ("hwloc-calc", "PUs", "hwloc-calc --number-of pu all", r"(\d+)", 1),
     ("hwloc-bind", "pu:0", "hwloc-bind pu:0 -- nproc", r"(\d+)", 1),
     ("numactl", "CPUs", "numactl -s", r"physcpubind: (\S+)", 0),
+    ("numactl", "-C 0", "numactl -C 0 nproc", r"^(\d+)", 1),
     ("numactl", "-a -C 0", "numactl -a -C 0 nproc", r"^(\d+)", 1),
     ("taskset", "-p", "taskset -pc 1", r"list: (\S+)", 0),
     ("taskset", "-c 0", "taskset -c 0 nproc", r"(\d+)", 1),
