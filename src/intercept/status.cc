@@ -2,6 +2,7 @@
 #include "intercept/status.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -31,6 +32,25 @@ std::string_view last_word(std::string_view text) {
   return last;
 }
 
+std::string translate_words(std::string_view words, char separator,
+                            const std::function<std::uint64_t(std::uint64_t)>& name_of) {
+  std::string out;
+  for (auto word = next_word(words); !word.empty(); word = next_word(words)) {
+    if (!out.empty()) out += separator;
+    fmt::format_to(std::back_inserter(out), "{}", name_of(parse_u64(word).value_or(0)));
+  }
+  return out;
+}
+
+bool in_own_user_namespace(pid_t process) {
+  struct stat own {
+  }, theirs{};
+  return ::stat("/proc/self/ns/user", &own) == 0 &&
+         ::stat(fmt::format("/proc/{}/ns/user", process).c_str(), &theirs) == 0 &&
+         own.st_ino == theirs.st_ino;
+}
+
+constexpr std::uint64_t kOverflowId = 65534;  // DEFAULT_OVERFLOWUID
 constexpr std::string_view kStem = "process";
 constexpr std::uint64_t kMaxPid = 4U << 20;  // PID_MAX_LIMIT
 constexpr std::uint32_t kLibnumaBytes = 4096 / 8;
@@ -52,8 +72,7 @@ bool is_libnumas_first(const Request& request) {
          request.u32_argument(1) == kLibnumaBytes;
 }
 
-std::string translate_status(std::string_view text, const view::Cpus& cpus,
-                             const std::function<pid_t(pid_t)>& id_of) {
+std::string translate_status(std::string_view text, const view::Cpus& cpus, const Names& names) {
   const unsigned bits = cpus.possible.last().value_or(0) + 1;
   CpuSet shown;
   std::string out;
@@ -65,9 +84,15 @@ std::string translate_status(std::string_view text, const view::Cpus& cpus,
     const std::string_view value = trim(line->substr(std::min(line->size(), name.size() + 1)));
     if (is_one_of(kIds, name)) {
       const auto id = static_cast<pid_t>(parse_u64(value).value_or(0));
-      put(name, id == 0 ? 0 : id_of(id));
+      put(name, id == 0 ? 0 : names.process(id));
     } else if (is_one_of(kIdLists, name)) {
       put(name, last_word(value));
+    } else if (name == "Uid") {
+      put(name, translate_words(value, '\t', names.user));
+    } else if (name == "Gid") {
+      put(name, translate_words(value, '\t', names.group));
+    } else if (name == "Groups") {
+      put(name, translate_words(value, ' ', names.group) + " ");
     } else if (name == "Cpus_allowed") {
       shown = shown_affinity(cpus, CpuSet::parse_mask(value).value_or(CpuSet()));
       put(name, shown.mask(bits));
@@ -80,10 +105,29 @@ std::string translate_status(std::string_view text, const view::Cpus& cpus,
   return out;
 }
 
+std::uint64_t translate_id(std::string_view map, std::uint64_t id) {
+  while (auto line = next_line(map)) {
+    const auto inside = parse_u64(next_word(*line)), outside = parse_u64(next_word(*line)),
+               count = parse_u64(next_word(*line));
+    if (inside && outside && count && id >= *outside && id - *outside < *count)
+      return *inside + (id - *outside);
+  }
+  return kOverflowId;
+}
+
 Result<std::string> process_status(pid_t process, const view::Cpus& cpus) {
-  const auto text = read_file(fmt::format("/proc/{}/status", process));
-  if (!text) return fail(ESRCH, fmt::format("process {}", process));
-  return translate_status(*text, cpus, [&](pid_t id) { return id_for(process, id).value_or(0); });
+  const std::string proc = fmt::format("/proc/{}/", process);
+  const bool own = in_own_user_namespace(process);
+  const auto text = read_file(proc + "status"), users = read_file(proc + "uid_map"),
+             groups = read_file(proc + "gid_map");
+  if (!text || !users || !groups) return fail(ESRCH, fmt::format("process {}", process));
+  const auto name = [own](const std::string& map) {
+    return [&map, own](std::uint64_t id) { return own ? id : translate_id(map, id); };
+  };
+  return translate_status(*text, cpus,
+                          {.process = [&](pid_t id) { return id_for(process, id).value_or(0); },
+                           .user = name(*users),
+                           .group = name(*groups)});
 }
 
 }  // namespace umwelt::intercept

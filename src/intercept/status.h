@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -20,9 +21,16 @@ namespace umwelt::intercept {
 // says. `process` is its id in the reader's pid namespace. ESRCH when it is gone.
 Result<std::string> process_status(pid_t process, const view::Cpus& cpus);
 
-// The same of the reader's text. `id_of` says what the process calls another one, or itself. Pure.
-std::string translate_status(std::string_view text, const view::Cpus& cpus,
-                             const std::function<pid_t(pid_t)>& id_of);
+// The same of the reader's text. Pure.
+struct Names {  // what the process calls what the reader's text names
+  std::function<pid_t(pid_t)> process;
+  std::function<std::uint64_t(std::uint64_t)> user, group;
+};
+std::string translate_status(std::string_view text, const view::Cpus& cpus, const Names& names);
+
+// What a user namespace calls an id, by its uid_map or gid_map (user_namespaces(7)): the overflow
+// id where that does not have it. Pure.
+std::uint64_t translate_id(std::string_view map, std::uint64_t id);
 
 // Its name in the container's tree: "process123", by the id that process_status() takes. nullopt:
 // none.

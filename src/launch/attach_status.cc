@@ -57,9 +57,6 @@ Result<void> attach_to(const container::Record& record, const container::Directo
   const std::string proc = fmt::format("/proc/{}/", process);
   const pid_t id = UMWELT_TRY(intercept::id_for(process, process));
   const std::string pid_namespace = UMWELT_TRY(namespace_of(AT_FDCWD, proc + "ns/pid"));
-  if (UMWELT_TRY(namespace_of(AT_FDCWD, proc + "ns/user")) !=
-      UMWELT_TRY(namespace_of(AT_FDCWD, "/proc/self/ns/user")))
-    return fail(EPERM, "a user namespace of its own");
   const Inside inside = UMWELT_TRY(open_inside(process));
   const auto propagation =
       UMWELT_TRY(Propagation::open(proc + "mountinfo", "/proc/self/mountinfo"));

@@ -15,9 +15,8 @@ namespace umwelt::launch {
 // all else: thread-safe, with kAttachPatience, and never where another mount namespace would see
 // it.
 //
-// ESRCH: it is gone. EINVAL: it is in no mount namespace of its own. EPERM: it is in another user
-// namespace, whose numbers for users the file would not have, or its /proc is not one that has it
-// by its own id.
+// ESRCH: it is gone. EINVAL: it is in no mount namespace of its own. EPERM: its /proc is not one
+// that has it by its own id.
 Result<void> attach_status(const container::Record& record,
                            const container::Directories& directories, pid_t process);
 

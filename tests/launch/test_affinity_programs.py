@@ -94,9 +94,13 @@ def test_numactl(umwelt):
     assert bound.startswith("1\n") and bound.endswith(f"list: {TWO[1]}\n")
 
 
+USER = ("unshare", "--user", "--map-root-user")
 COVERED = """
 numactl -C 0 sh -c '
     echo $$ $PPID
+    for file in status task/$$/status; do
+        sed -n "/^\\([UG]id\\|Groups\\)/p" /proc/$$/$file | cksum
+    done | uniq | wc -l
     sed -n "s/^\\(Tgid\\|Pid\\|PPid\\|NSpid\\|Cpus_allowed_list\\):\\t/\\1 /p" /proc/$$/status
     cmp /proc/$$/status /proc/$$/task/$$/status | wc -l
     ps -p $$ -o pid=,ppid=,comm='
@@ -104,13 +108,14 @@ grep -c /status /proc/self/mountinfo
 """
 
 
-def test_the_status_of_a_program_that_uses_libnuma(umwelt):
+@pytest.mark.parametrize("inside", [(), USER], ids=["plain", "user-namespace"])
+def test_the_status_of_a_program_that_uses_libnuma(umwelt, inside):
     """libnuma takes the CPUs that it allows from /proc/self/status alone."""
     need("numactl")
-    said = umwelt("run", "--rm", "--cpuset", str(TWO[1]), "--", "sh", "-c", COVERED)
+    said = umwelt("run", "--rm", "--cpuset", str(TWO[1]), "--", *inside, "sh", "-c", COVERED)
     lines = said.stdout.splitlines()
     pid, parent = lines[0].split()
-    assert lines[1:] == [f"Tgid {pid}", f"Pid {pid}", f"PPid {parent}", f"NSpid {pid}",
+    assert lines[1:] == ["1", f"Tgid {pid}", f"Pid {pid}", f"PPid {parent}", f"NSpid {pid}",
                          "Cpus_allowed_list 0", "1", f"{pid:>7} {parent:>7} sh", "0"], said
 
 

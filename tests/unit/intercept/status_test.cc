@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "unit/view/make.h"
 
@@ -21,30 +23,39 @@ view::Cpus cpus(std::string_view allowed, unsigned quota_percent = 0) {
 }
 
 // Processes 4711 and 4700 of the host are 17 and 1 of the container.
-pid_t id_in_container(pid_t id) { return id == 4711 ? 17 : id == 4700 ? 1 : 0; }
+const Names kNames = {
+    .process = [](pid_t id) { return id == 4711   ? 17
+                                     : id == 4700 ? 1
+                                                  : 0; },
+    .user = [](std::uint64_t id) { return id; },
+    .group = [](std::uint64_t id) { return id + 100; },
+};
 
 constexpr std::string_view kHosts =
     "Name:\tpid: 4711\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t4711\nNgid:\t0\nPid:\t4711\n"
-    "PPid:\t4700\nTracerPid:\t999\nUid:\t0\t0\t0\t0\nGroups:\t0 1 \nNStgid:\t4711\t17\n"
+    "PPid:\t4700\nTracerPid:\t999\nUid:\t0\t7\t0\t0\nGid:\t0\t0\t0\t8\nGroups:\t0 1 "
+    "\nNStgid:\t4711\t17\n"
     "NSpid:\t4711\t17\nNSpgid:\t4700\t1\nNSsid:\t0\t0\nVmRSS:\t    1234 kB\n"
     "Cpus_allowed:\t90\nCpus_allowed_list:\t4,7\nMems_allowed_list:\t0\n";
 
 TEST(ProcessStatus, HasTheContainersCpusAndIds) {
-  EXPECT_EQ(translate_status(kHosts, cpus("4,7"), id_in_container),
+  EXPECT_EQ(translate_status(kHosts, cpus("4,7"), kNames),
             "Name:\tpid: 4711\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t17\nNgid:\t0\nPid:\t17\n"
-            "PPid:\t1\nTracerPid:\t0\nUid:\t0\t0\t0\t0\nGroups:\t0 1 \nNStgid:\t17\nNSpid:\t17\n"
+            "PPid:\t1\nTracerPid:\t0\nUid:\t0\t7\t0\t0\nGid:\t100\t100\t100\t108\nGroups:\t100 101 "
+            "\nNStgid:\t17\nNSpid:\t17\n"
             "NSpgid:\t1\nNSsid:\t0\nVmRSS:\t    1234 kB\n"
             "Cpus_allowed:\t3\nCpus_allowed_list:\t0-1\nMems_allowed_list:\t0\n");
 }
 
 TEST(ProcessStatus, HasTheCpusThatAProgramNarrowedItselfTo) {
-  EXPECT_EQ(translate_status("Cpus_allowed:\t80\nCpus_allowed_list:\t7\n", cpus("4,7"), {}),
+  EXPECT_EQ(translate_status("Cpus_allowed:\t80\nCpus_allowed_list:\t7\n", cpus("4,7"), kNames),
             "Cpus_allowed:\t2\nCpus_allowed_list:\t1\n");
 }
 
 TEST(ProcessStatus, HasNoMoreCpusThanAQuotaShows) {
-  EXPECT_EQ(translate_status("Cpus_allowed:\tf0\nCpus_allowed_list:\t4-7\n", cpus("4-7", 150), {}),
-            "Cpus_allowed:\t3\nCpus_allowed_list:\t0-1\n");
+  EXPECT_EQ(
+      translate_status("Cpus_allowed:\tf0\nCpus_allowed_list:\t4-7\n", cpus("4-7", 150), kNames),
+      "Cpus_allowed:\t3\nCpus_allowed_list:\t0-1\n");
 }
 
 // Every line of this kernel, but for those of CPUs, is as a process reads it.
@@ -55,6 +66,17 @@ TEST(ProcessStatus, IsTheKernelsOwnWhereNothingDiffers) {
   EXPECT_EQ(made->substr(0, made->find("VmPeak")), mine->substr(0, mine->find("VmPeak")));
   EXPECT_EQ(std::count(made->begin(), made->end(), '\n'),
             std::count(mine->begin(), mine->end(), '\n'));
+}
+
+TEST(ProcessStatus, HasTheIdsOfAUserNamespace) {
+  constexpr std::string_view kMap =
+      "         0     100000      65536\n     70000          0          1\n";
+  EXPECT_EQ(translate_id(kMap, 100000), 0U);
+  EXPECT_EQ(translate_id(kMap, 165535), 65535U);
+  EXPECT_EQ(translate_id(kMap, 165536), 65534U);
+  EXPECT_EQ(translate_id(kMap, 0), 70000U);
+  EXPECT_EQ(translate_id(kMap, 1), 65534U);
+  EXPECT_EQ(translate_id("", 0), 65534U);
 }
 
 TEST(ProcessStatus, OfNobody) {
