@@ -11,6 +11,7 @@
 namespace umwelt::fusefs {
 namespace {
 
+constexpr const char* kMemoryBlocks = "sys/devices/system/memory";
 constexpr mode_t kPermissions = 07555;  // all but write
 
 // Of the files of one CPU.
@@ -112,6 +113,8 @@ void Tree::add_roots(const HostTree::Items& host) {
 }
 
 void Tree::add_view_files(const HostHas& host_has) {
+  // Empty: no cgroup has a part of the machine's blocks.
+  if (host_has(kMemoryBlocks)) show(directory(Scope::kContainer, kMemoryBlocks), {Side::kConfig});
   for (const view::File& file : view::files()) {
     const std::string path(file.path);
     const bool of_kernel = path.starts_with("proc/") || path.starts_with("sys/");

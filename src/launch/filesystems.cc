@@ -241,9 +241,6 @@ Result<void> hide_paths(int root, bool views) {
   for (const char* file : {"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list",
                            "proc/timer_stats", "proc/sched_debug"})
     UMWELT_CHECK(cover_file_if_there(root, file));
-  // The machine's memory, which no cgroup has a part of in this form.
-  UMWELT_CHECK(cover_file_if_there(root, "proc/pagetypeinfo"));
-  UMWELT_CHECK(cover_directory(root, "sys/devices/system/memory"));
   if (!views) UMWELT_CHECK(hide_heat(root));
   for (const char* directory :
        {"proc/acpi", "proc/asound", "proc/scsi", "sys/firmware", "sys/devices/virtual/powercap",

@@ -21,6 +21,7 @@ constexpr File kFiles[] = {
     {"proc/interrupts", 0444, kLive, kNeedInterrupts, render_interrupts},
     {"proc/loadavg", 0444, kLive, kNeedLoad, render_loadavg},
     {"proc/meminfo", 0444, kLive, kNeedMemory | kNeedHugePages, render_meminfo},
+    {"proc/pagetypeinfo", 0400, kConfig, 0, render_pagetypeinfo},
     {"proc/partitions", 0444, kLive, kNeedPartitions, render_partitions},
     {"proc/pressure/cpu", 0666, kPressure, kNeedPressure, render_pressure_cpu},
     {"proc/pressure/io", 0666, kPressure, kNeedPressure, render_pressure_io},

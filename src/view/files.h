@@ -73,6 +73,7 @@ std::string render_softirqs(const Resources& r);
 std::string render_schedstat(const Resources& r);
 std::string render_zoneinfo(const Resources& r);
 std::string render_buddyinfo(const Resources& r);
+std::string render_pagetypeinfo(const Resources& r);
 std::string render_slabinfo(const Resources& r);
 std::string render_cgroups(const Resources& r);
 std::string render_container_info(const Resources& r);

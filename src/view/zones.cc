@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// /proc/zoneinfo (mm/vmstat.c) and /proc/buddyinfo: the zones of the memory nodes that the
+// /proc/zoneinfo and /proc/buddyinfo (mm/vmstat.c): the zones of the memory nodes that the
 // container may use. Its memory is spread over them in proportion to what they have, so that they
-// add up to MemTotal and MemFree.
+// add up to MemTotal and MemFree. /proc/pagetypeinfo has none of it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -147,5 +147,8 @@ std::string render_buddyinfo(const Resources& r) {
   }
   return text;
 }
+
+// No cgroup has a part of the machine's blocks.
+std::string render_pagetypeinfo(const Resources&) { return {}; }
 
 }  // namespace umwelt::view

@@ -115,8 +115,8 @@ def test_diskstats_has_what_the_container_read(umwelt):
 
 def test_every_file_that_the_kernel_has_too_is_in_the_place_of_its_own(umwelt):
     served = ("buddyinfo", "cgroups", "cpuinfo", "diskstats", "interrupts", "loadavg", "meminfo",
-              "partitions", "schedstat", "slabinfo", "softirqs", "stat", "swaps", "uptime",
-              "vmstat", "zoneinfo")
+              "pagetypeinfo", "partitions", "schedstat", "slabinfo", "softirqs", "stat", "swaps",
+              "uptime", "vmstat", "zoneinfo")
     mounted = set(re.findall(r" /proc/(\w+) fuse", umwelt.sh("cat /proc/self/mounts")))
     assert mounted >= {file for file in served if pathlib.Path(f"/proc/{file}").exists()}
 

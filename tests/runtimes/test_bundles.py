@@ -37,6 +37,15 @@ def test_what_is_not_ours_in_config_json_survives(bundle, runtime):
     assert bundle.path.read_bytes() == once
 
 
+@every_runtime
+def test_the_memory_of_the_machine_is_not_to_be_seen(bundle, runtime):
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/sh", "-c", "cat /proc/pagetypeinfo 2>/dev/null; "
+                                 "ls /sys/devices/system/memory 2>/dev/null; true"]
+    bundle.write(config)
+    assert bundle.run(runtime).stdout == ""
+
+
 LIKE_LIBNUMA = r"""
 #define _GNU_SOURCE
 #include <stdio.h>
