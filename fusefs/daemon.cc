@@ -187,8 +187,9 @@ Result<void> Daemon::Impl::serve_syscalls() {
        .drop = [&store](const std::string& name) { store.drop(name); },
        .guard = surroundings->guard},
       [this](const container::Record& record, pid_t process) {
-        const auto covered = launch::attach_status(record, options.directories, process);
+        auto covered = launch::attach_status(record, options.directories, process);
         if (!covered) spdlog::debug("/proc/{}/status: {}", process, covered.error().message());
+        return covered;
       },
       std::move(listeners)));
   intercept_started = intercept.get();

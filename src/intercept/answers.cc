@@ -143,10 +143,15 @@ void Answers::cover_status(pid_t caller) {
   if (!born) return;
   {
     const std::lock_guard lock(mutex_);
+    if (cover_hangs_) return;
     if (asked_to_cover_.size() >= kMostCovered) asked_to_cover_.clear();
     if (std::exchange(asked_to_cover_[*process], *born) == *born) return;
   }
-  cover_(container_->record(), *process);
+  const auto covered = cover_(container_->record(), *process);
+  if (covered || covered.error().code != ETIMEDOUT) return;
+  // What a container mounts on its /proc may hang as often as it likes, each time with a thread.
+  const std::lock_guard lock(mutex_);
+  cover_hangs_ = true;
 }
 
 // In the kernel's order: EFAULT, ESRCH, EPERM, EINVAL.

@@ -27,8 +27,8 @@ class Answers {
  public:
   using ContainerPtr = std::shared_ptr<container::Container>;
   // Puts the file of status.h in the place of the process's own, where only itself waits for that.
-  // `process` is its id in this process's pid namespace.
-  using Cover = std::function<void(const container::Record& record, pid_t process)>;
+  // `process` is its id in this process's pid namespace. After ETIMEDOUT it is not asked for again.
+  using Cover = std::function<Result<void>(const container::Record& record, pid_t process)>;
   explicit Answers(ContainerPtr container, Cover cover = {})
       : container_(std::move(container)), cover_(std::move(cover)) {}
 
@@ -66,12 +66,13 @@ class Answers {
 
   const ContainerPtr container_;
   const Cover cover_;
-  std::mutex mutex_;  // guards what follows up to asked_to_cover_
+  std::mutex mutex_;  // guards what follows up to cover_hangs_
   KnownPtr known_;
   std::uint64_t known_generation_ = 0, known_made_ns_ = 0;
   Narrowed narrowed_;
   std::map<pid_t, std::uint64_t> asked_to_cover_;  // processes and when they started
-  std::mutex sysinfo_mutex_;                       // guards sysinfo_, also while that is made
+  bool cover_hangs_ = false;
+  std::mutex sysinfo_mutex_;  // guards sysinfo_, also while that is made
   std::optional<Sysinfo> sysinfo_;
 };
 

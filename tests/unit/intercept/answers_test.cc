@@ -20,12 +20,14 @@ class AnswersTest : public container::HostTest {
     HostTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
     cgroup_.emplace(hierarchies_, "-answers");
-    container::Record record;
-    record.id = "test";
-    record.cgroup_paths = cgroup_->paths();
-    const auto container = open(record);
+    record_.id = "test";
+    record_.cgroup_paths = cgroup_->paths();
+    make_answers({});
+  }
+  void make_answers(Answers::Cover cover) {
+    const auto container = open(record_);
     ASSERT_TRUE(container) << container.error().message();
-    answers_.emplace(*container);
+    answers_.emplace(*container, std::move(cover));
   }
   // This process asks for CPU 0 alone, for `target`.
   Reply choose(pid_t target, const std::function<bool()>& waiting) {
@@ -39,7 +41,19 @@ class AnswersTest : public container::HostTest {
     return answers_->answer(request, waiting);
   }
 
+  // A process that runs on all CPUs asks as libnuma does.
+  void ask_like_libnuma() {
+    const Child caller;
+    ASSERT_TRUE(caller.ok());
+    Request request;
+    request.call = Call::kSchedGetaffinity;
+    request.caller = caller.pid();
+    request.args[1] = 4096 / 8;
+    answers_->answer(request, [] { return false; });
+  }
+
   std::optional<container::TestCgroup> cgroup_;
+  container::Record record_;
   std::optional<Answers> answers_;
 };
 
@@ -90,6 +104,24 @@ TEST_F(AnswersTest, WhoeverHasTheLockIsWaitedForFirst) {
     EXPECT_EQ(other.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
     return true;
   });
+}
+
+TEST_F(AnswersTest, WhereAMountHungNoneIsMadeAgain) {
+  if (::sysconf(_SC_NPROCESSORS_ONLN) < 2) GTEST_SKIP() << "needs 2 CPUs";
+  record_.number = 1;
+  cgroup_->write("cpu", cgroup_->v1("cpu") ? "cpu.cfs_quota_us" : "cpu.max", "100000");  // one
+  int asked = 0, error = EPERM;
+  make_answers([&](const container::Record&, pid_t) -> Result<void> {
+    ++asked;
+    return fail(error, "test");
+  });
+  ask_like_libnuma();
+  ask_like_libnuma();
+  EXPECT_EQ(asked, 2);
+  error = ETIMEDOUT;
+  ask_like_libnuma();
+  ask_like_libnuma();
+  EXPECT_EQ(asked, 3);
 }
 
 }  // namespace
