@@ -73,13 +73,13 @@ Result<Fallback> Fallback::make(Place place, UniqueFd listener, UniqueFd notice,
 }
 
 int Fallback::fd() const {
-  if (state_ == State::kOver) return -1;
+  if (state_ == State::kOver || state_ == State::kUnsure) return -1;
   return state_ == State::kAway ? listener_.get() : daemon_.get();
 }
 
 int Fallback::timeout_ms() const {
   if (state_ == State::kOver) return -1;
-  if (state_ == State::kAway) return static_cast<int>(kLookInterval.count());
+  if (state_ != State::kServed) return static_cast<int>(kLookInterval.count());
   return daemon_ ? -1 : kUnknownDaemonMs;
 }
 
@@ -113,10 +113,10 @@ void Fallback::serve() {
   }
   if (state_ == State::kServed) {
     if (daemon_ && !is_readable(daemon_.get())) return;
-    if (daemon_listens()) {
-      find_daemon();
-      return;
-    }
+    state_ = State::kUnsure;
+  }
+  if (state_ == State::kUnsure) {
+    if (daemon_listens()) return;
     state_ = State::kAway;
     looked_ = Clock::now();
     // What the daemon had received when it died.
@@ -143,7 +143,7 @@ void Fallback::let_through() {
 }
 
 void Fallback::look_for_daemon() {
-  if (state_ != State::kAway || !daemon_listens()) return;
+  if (state_ == State::kServed || state_ == State::kOver || !daemon_listens()) return;
   if (!hand_over(socket_path(place_.runtime), place_.id, listener_.get(), notice_fd_.get(), 1s))
     return;
   state_ = State::kServed;

@@ -36,12 +36,13 @@ class Fallback {
 
   // The parts of step(), for one who has many of them.
   void serve();            // sees whether the daemon is there, else lets calls through
-  void look_for_daemon();  // if it is away; gives it the listener, and waits up to 1 s for that
+  void look_for_daemon();  // if it may lack the listener: gives it, and waits up to 1 s for that
   bool is_over() const { return state_ == State::kOver; }
   int listener() const { return listener_.get(); }
 
  private:
-  enum class State { kServed, kAway, kOver };
+  // kUnsure: somebody goes on as the daemon, who has the listener if he got it from the former one.
+  enum class State { kServed, kUnsure, kAway, kOver };
 
   Fallback(Place place, UniqueFd listener, Notice notice, UniqueFd notice_fd)
       : place_(std::move(place)),

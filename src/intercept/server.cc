@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +42,11 @@ bool may_connect(int fd) {
          (peer.uid == 0 || peer.uid == ::geteuid());
 }
 
+ino_t inode_of(int fd) {
+  struct stat status {};
+  return ::fstat(fd, &status) == 0 ? status.st_ino : 0;
+}
+
 void join_or_abandon(Listener& listener) {
   if (listener.ended())
     listener.join();
@@ -54,6 +60,7 @@ struct Server::Impl {
   struct Served {
     std::shared_ptr<Listener> listener;
     std::string suffix;  // "ID/1", of the kept names
+    ino_t notice;        // its memory's, which no other listener has
   };
 
   explicit Impl(container::Registry& containers) : registry(containers) {}
@@ -77,6 +84,7 @@ struct Server::Impl {
   Result<void> add(const ContainerPtr& container, const std::string& suffix, UniqueFd listener,
                    UniqueFd notice);
   Result<void> take(int connection);
+  bool serves(const UniqueFd& notice);
   void drop(const std::string& suffix) const;
   Result<ContainerPtr> container_of(const ProcessState& state) const;
   std::shared_ptr<Answers> answers_of(const ContainerPtr& container);
@@ -120,6 +128,7 @@ Result<ContainerPtr> Server::Impl::container_of(const ProcessState& state) const
 Result<void> Server::Impl::add(const ContainerPtr& container, const std::string& suffix,
                                UniqueFd listener, UniqueFd notice) {
   Notice memory = UMWELT_TRY(Notice::map(notice.get()));
+  const ino_t memory_inode = inode_of(notice.get());
   Listener::Find find;
   if (container) {
     find = [answers = answers_of(container)](pid_t) -> Result<std::shared_ptr<Answers>> {
@@ -140,7 +149,7 @@ Result<void> Server::Impl::add(const ContainerPtr& container, const std::string&
   if (stopping) return fail(ESHUTDOWN, "the daemon stops");
   UMWELT_CHECK(Listener::start(made));
   const std::uint64_t event = next_event++;
-  served[event] = {made, suffix};
+  served[event] = {made, suffix, memory_inode};
   return watch(fd, 0, event);  // EPOLLHUP
 }
 
@@ -165,8 +174,17 @@ void Server::Impl::drop(const std::string& suffix) const {
   keeping.drop("notice/" + suffix);
 }
 
+bool Server::Impl::serves(const UniqueFd& notice) {
+  const std::lock_guard lock(mutex);
+  return std::any_of(
+      served.begin(), served.end(),
+      [inode = inode_of(notice.get())](const auto& it) { return it.second.notice == inode; });
+}
+
 Result<void> Server::Impl::take(int connection) {
   Handed handed = UMWELT_TRY(receive_handed(connection, kPatience));
+  // A fallback does not know what was kept.
+  if (handed.notice && serves(handed.notice)) return {};
   // One that nobody registered is found by who calls, if by nothing else.
   const auto found = container_of(handed.state);
   const bool registered = found && (*found)->record().number != 0;

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from umwelt import CPUS, SLOWNESS, UMWELT, runs
+from umwelt import CPUS, SLOWNESS, UMWELT, parent_of, runs
 
 PROGRAMS = pathlib.Path(__file__).parent / "programs"
 FIXTURES = pathlib.Path(__file__).parents[1] / "fixtures"
@@ -245,6 +245,33 @@ def test_without_a_daemon_the_kernel_answers_and_then_a_new_one_does(umwelt, cal
         umwelt.ok("daemon", "start")
         wait_for(lambda: answered(by_us=True))
         assert last().endswith("\n0\n")
+
+
+def test_a_daemon_that_came_unseen_gets_the_listener(umwelt, calls):
+    """Whoever waits for the container finds one dead and the next one there at the same look."""
+    with umwelt.detached(*LIMITS, "-v", f"{calls.parent}:/x:ro", "--", "sh", "-c",
+                         "while :; do /x/calls show >/tmp/now && mv /tmp/now /tmp/last; "
+                         "sleep 0.05; done") as name:
+        last = umwelt.root(name) / "tmp/last"
+        waits = parent_of(umwelt.launched(name)["init_pid"])
+        os.kill(waits, signal.SIGSTOP)
+        daemon = json.loads(umwelt.ok("daemon", "status", "--json"))
+        os.kill(daemon["server"], signal.SIGSTOP)  # or it would start another keeper
+        for pid in daemon["pid"], daemon["server"]:
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10 * SLOWNESS
+        while umwelt("daemon", "status").returncode == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        umwelt.ok("daemon", "start")
+        os.kill(waits, signal.SIGCONT)
+        for again in (False, True):  # the first may have been asked before
+            last.unlink(missing_ok=again)
+            while not last.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        said = answers(last.read_text())
+        assert (said["totalram"], said["affinity"]) == (str(BYTES), "0")
 
 
 def test_killed_servers_lose_no_call(umwelt, calls):
