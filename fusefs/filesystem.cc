@@ -46,6 +46,12 @@ bool has_live_size(const Target& target) {
          !in_sysfs(target);
 }
 
+// A process asks right after it changed what its own file has.
+LiveFiles::Subject subject_of(const Target& target) {
+  return {target.container, target.container->generation(), target.id.value(),
+          target.id.is_process() ? 0 : LiveFiles::kShareNs};
+}
+
 bool takes_triggers(const Target& target) {
   return target.entry != nullptr && S_ISREG(target.entry->mode) && (target.entry->mode & 0222) != 0;
 }
@@ -178,7 +184,7 @@ Result<Attributes> Filesystem::look_up(const Target& directory, const std::strin
   Target found = directory;
   const auto process = process_in(directory, name);
   if (process) {
-    if (!intercept::is_in_cgroup(*process, directory.container->record().cgroup_paths))
+    if (!intercept::is_of_container(*process, directory.container->record()))
       return fail(ENOENT, "process");
     found.entry = &directory.tree->root(Scope::kProcess);
     found.id.instance = NodeId::kProcess;
@@ -269,8 +275,7 @@ std::uint64_t Filesystem::live_size(const Target& target) {
   std::uint64_t size = 0;
   if (auto container = container_of(target)) {
     own.container = *std::move(container);
-    const LiveFiles::Subject subject{own.container, own.container->generation(), own.id.value()};
-    size = live_files_.size(subject, [&] { return render(own); }).value_or(0);
+    size = live_files_.size(subject_of(own), [&] { return render(own); }).value_or(0);
   }
   return std::max<std::uint64_t>(1, (size + kLiveSizeUnit - 1) / kLiveSizeUnit) * kLiveSizeUnit;
 }
@@ -295,9 +300,8 @@ Result<Text> Filesystem::read_live(const Target& target, std::uint64_t handle, o
   Target own = target;
   own.container = UMWELT_TRY(container_of(target));
   const auto read = [&] {
-    const LiveFiles::Subject subject{own.container, own.container->generation(), own.id.value()};
     return live_files_.take_snapshot(
-        handle, subject, [&] { return render(own); }, request);
+        handle, subject_of(own), [&] { return render(own); }, request);
   };
   auto text = read();
   if (!text && !target.container && own.container->gone()) {

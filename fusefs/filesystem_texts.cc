@@ -38,12 +38,16 @@ Result<std::string> Filesystem::render_sys_file(const Target& target) const {
   return file.render(now, subject, host_text);
 }
 
-// Whose number it was before may have been a process of anybody.
+// The number may be anybody's when the process has gone.
 Result<std::string> Filesystem::render_status(const Target& target) const {
   const auto process = static_cast<pid_t>(target.id.key);
-  if (!intercept::is_in_cgroup(process, target.container->record().cgroup_paths))
+  const auto cpus = UMWELT_TRY(resources(target, view::kNeedLimits)).cpus;
+  const auto born = UMWELT_TRY(container::read_starttime(process));
+  if (!intercept::is_of_container(process, target.container->record()))
     return fail(ESRCH, "process");
-  return intercept::process_status(process, UMWELT_TRY(resources(target, view::kNeedLimits)).cpus);
+  std::string text = UMWELT_TRY(intercept::process_status(process, cpus));
+  if (UMWELT_TRY(container::read_starttime(process)) != born) return fail(ESRCH, "process");
+  return text;
 }
 
 Result<std::string> Filesystem::render(const Target& target) const {

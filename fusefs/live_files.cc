@@ -67,7 +67,7 @@ Result<Text> LiveFiles::shared_text(const Subject& subject, const Render& render
   Shared& slot = shared(subject);
   const std::lock_guard lock(slot.mutex);
   const std::uint64_t now_ns = monotonic_ns();
-  if (slot.text && now_ns - slot.made_ns < kShareNs && same(slot.subject, subject))
+  if (slot.text && now_ns - slot.made_ns < subject.share_ns && same(slot.subject, subject))
     return slot.text;
   slot.text = nullptr;
   slot.text = std::make_shared<const std::string>(UMWELT_TRY(render()));

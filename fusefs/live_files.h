@@ -23,14 +23,15 @@ class LiveFiles {
  public:
   using Render = std::function<Result<std::string>()>;
 
-  // What a text is of: reads of the same subject within kShareNs share one. It is made under a lock
+  static constexpr std::uint64_t kShareNs = 5'000'000;
+  // What a text is of: reads of the same subject within share_ns share one. It is made under a lock
   // of the subject, so that no reader gets an older text than another one got before.
   struct Subject {
     std::weak_ptr<const void> container;
     std::uint64_t generation = 0;  // of the container's limits
     std::uint64_t node = 0;
+    std::uint64_t share_ns = kShareNs;
   };
-  static constexpr std::uint64_t kShareNs = 5'000'000;
 
   LiveFiles();
 

@@ -208,6 +208,18 @@ bool is_in_cgroup(pid_t task, const cgroup::Paths& paths) {
   return own && container::contains(paths, *own);
 }
 
+bool is_of_container(pid_t task, const container::Record& record) {
+  if (is_in_cgroup(task, record.cgroup_paths)) return true;
+  if (record.init_pid == 0) return false;
+  struct stat ours {
+  }, theirs{};
+  if (::stat("/proc/self/ns/pid", &ours) != 0 ||
+      ::stat(proc_path(record.init_pid, "ns/pid").c_str(), &theirs) != 0)
+    return false;
+  return theirs.st_ino != ours.st_ino && lies_in(task, "ns/pid", theirs.st_ino) &&
+         container::read_starttime(record.init_pid).value_or(0) == record.init_starttime;
+}
+
 bool may_schedule(pid_t caller, pid_t target) {
   if (caller == target) return true;
   const auto from = read_status(caller), to = read_status(target);

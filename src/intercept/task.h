@@ -13,6 +13,7 @@
 #include "base/cpu_set.h"
 #include "base/result.h"
 #include "cgroup/hierarchies.h"
+#include "container/record.h"
 
 namespace umwelt::intercept {
 
@@ -35,6 +36,10 @@ Result<pid_t> process_of(pid_t task);
 
 // Whether it is in one of these cgroups, or below. False when it is gone.
 bool is_in_cgroup(pid_t task, const cgroup::Paths& paths);
+
+// Whether it is in the cgroup of the container, or in its pid namespace where that is another one
+// than the reader's: cgroup v1 has what ended, and waits for its parent, in no cgroup.
+bool is_of_container(pid_t task, const container::Record& record);
 
 // Whether `caller` may change how `target` is scheduled (check_same_owner() or CAP_SYS_NICE,
 // kernel/sched/syscalls.c).

@@ -119,6 +119,39 @@ def test_the_status_of_a_program_that_uses_libnuma(umwelt, inside):
                          "Cpus_allowed_list 0", "1", f"{pid:>7} {parent:>7} sh", "0"], said
 
 
+# What a process has just changed, and one that has ended and waits for its parent.
+FRESH = """
+import ctypes, os, re, signal, time
+libc = ctypes.CDLL(None)
+PR_SET_NAME, LIBNUMAS = 15, 4096 // 8
+
+def text_of(path, name):
+    with open(path) as status:
+        return re.search(f"^{name}:\\t(.*)$", status.read(), re.M)[1]
+
+libc.sched_getaffinity(0, LIBNUMAS, ctypes.create_string_buffer(LIBNUMAS))
+names = [f"name{i}" for i in range(100)]
+seen = []
+for name in names:
+    libc.prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+    seen.append(text_of("/proc/self/status", "Name"))
+print(seen == names, text_of("/proc/self/status", "Cpus_allowed_list"))
+child = os.fork()
+if child == 0:
+    libc.sched_getaffinity(0, LIBNUMAS, ctypes.create_string_buffer(LIBNUMAS))
+    os._exit(0)
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+with open("/proc/self/mountinfo") as mounts:
+    print(f" /proc/{child}/status " in mounts.read())
+print(text_of(f"/proc/{child}/status", "State"), text_of(f"/proc/{child}/status", "PPid"))
+"""
+
+
+def test_the_status_is_of_now_and_stays_until_the_parent_waits(umwelt):
+    said = umwelt("run", "--rm", "--cpuset", str(TWO[1]), "--", "python3", "-c", FRESH)
+    assert said.stdout == "True 0\nTrue\nZ (zombie) 1\n", said
+
+
 def test_hwloc(umwelt):
     need("lstopo-no-graphics")
     topology = run(umwelt, "lstopo-no-graphics", "--of", "console")

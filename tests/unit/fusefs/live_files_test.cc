@@ -60,6 +60,12 @@ TEST_F(LiveFilesTest, ReadsAtTheSameTimeShareOne) {
   EXPECT_EQ(read(files_.open()), "made 2");
 }
 
+TEST_F(LiveFilesTest, WhatMayNotBeOldIsMadeByEachRead) {
+  subject_.share_ns = 0;
+  for (int made = 1; made <= 100; ++made)
+    ASSERT_EQ(read(files_.open()), "made " + std::to_string(made));
+}
+
 TEST_F(LiveFilesTest, NothingIsSharedBetweenContainersGenerationsAndFiles) {
   read(files_.open());
   const auto other = std::make_shared<int>(0);
