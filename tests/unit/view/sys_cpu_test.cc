@@ -104,7 +104,8 @@ TEST(Files, EveryPathIsThereOnceAndRenders) {
     constexpr unsigned kTables = kNeedDiskstats | kNeedVmstat | kNeedInterrupts | kNeedSoftirqs |
                                  kNeedSchedstat | kNeedZones | kNeedSlabinfo | kNeedControllers;
     if (text.empty() && (file.needs & kTables) != 0) continue;
-    ASSERT_FALSE(text.empty()) << file.path;
+    ASSERT_EQ(text.empty(), file.path == "proc/pagetypeinfo") << file.path;
+    if (text.empty()) continue;
     EXPECT_EQ(text.back(), '\n') << file.path;
   }
   EXPECT_EQ(find_file("proc/meminf"), nullptr);
