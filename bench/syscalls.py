@@ -50,10 +50,18 @@ def median_ns(umwelt, call, count, **options):
     return int(re.search(r"p50=(\d+)", text)[1])
 
 
+def floor_ns(umwelt, call, count):
+    """What the kernel takes for an answer from user space, by a listener that does nothing else."""
+    text = subprocess.run([umwelt.folder / "x/listener", umwelt.folder / "x/calls", "cost", call,
+                           str(count)], check=True, capture_output=True, text=True).stdout
+    return int(re.search(r"p50=(\d+)", text)[1])
+
+
 def measure_calls(umwelt, rounds, count):
-    found = {call: {"off": [], "on": [], "flood": []} for call in CALLS}
+    found = {call: {"off": [], "floor": [], "on": [], "flood": []} for call in CALLS}
     for _ in range(rounds):
         for call in CALLS:
+            found[call]["floor"].append(floor_ns(umwelt, call, count))
             found[call]["off"].append(median_ns(umwelt, call, count, intercept="off"))
             found[call]["on"].append(median_ns(umwelt, call, count))
             flood = umwelt.start("--cpuset-cpus", min(os.sched_getaffinity(0)), "--memory", "64m",
@@ -88,12 +96,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=20000)
     options = parser.parse_args()
-    source = pathlib.Path(__file__).parents[1] / "tests/launch/programs/calls.c"
+    here = pathlib.Path(__file__).parent
     folder = pathlib.Path(tempfile.mkdtemp(prefix="umwelt-bench-"))
     (folder / "x").mkdir()
     (folder / "x/Makefile").write_text(MAKEFILE)
-    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", folder / "x/calls", source],
-                   check=True)
+    for source in here.parent / "tests/launch/programs/calls.c", here / "listener.c":
+        subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", folder / "x" / source.stem,
+                        source], check=True)
     umwelt = Umwelt(options.umwelt, folder)
     try:
         calls = measure_calls(umwelt, options.rounds, options.count)
@@ -102,11 +111,12 @@ def main():
         subprocess.run([options.umwelt, "daemon", "stop", "--force"], env=umwelt.environment,
                        check=False)
         shutil.rmtree(folder, ignore_errors=True)
-    print("| call, median | kernel | umwelt | umwelt, another container in a loop on 4 threads |")
-    print("| --- | ---: | ---: | ---: |")
+    print("| call, median | kernel | a listener that does nothing | umwelt "
+          "| umwelt, another container in a loop on 4 threads |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for call, row in calls.items():
-        print(f"| `{call}` | {row['off'] / 1000:.2f} us | {row['on'] / 1000:.2f} us "
-              f"| {row['flood'] / 1000:.2f} us |")
+        print(f"| `{call}` |" + "|".join(f" {row[key] / 1000:.2f} us "
+                                         for key in ("off", "floor", "on", "flood")) + "|")
     print("\n| program, started in a container | --intercept off | on |\n| --- | ---: | ---: |")
     for name, row in starts.items():
         print(f"| `{name}` | {row['off'] * 1000:.0f} ms | {row['on'] * 1000:.0f} ms |")
