@@ -241,7 +241,12 @@ Result<void> hide_paths(int root, bool views) {
   for (const char* file : {"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list",
                            "proc/timer_stats", "proc/sched_debug"})
     UMWELT_CHECK(cover_file_if_there(root, file));
-  if (!views) UMWELT_CHECK(hide_heat(root));
+  if (!views) {
+    UMWELT_CHECK(hide_heat(root));
+    // The machine's blocks of memory, which no cgroup has a part of.
+    UMWELT_CHECK(cover_file_if_there(root, "proc/pagetypeinfo"));
+    UMWELT_CHECK(cover_directory(root, "sys/devices/system/memory"));
+  }
   for (const char* directory :
        {"proc/acpi", "proc/asound", "proc/scsi", "sys/firmware", "sys/devices/virtual/powercap",
         "sys/block"})  // iostat prefers its counts, the machine's, to those of /proc/diskstats

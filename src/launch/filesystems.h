@@ -37,7 +37,7 @@ Result<void> mount_filesystems(int root, std::optional<std::uint64_t> memory_byt
 Result<void> mount_cgroups(int root, const std::vector<CgroupMount>& cgroups);
 
 // Empties and read-only paths. After mount_filesystems(). Without `views` in their place also the
-// machine's interrupts and what its CPUs tell of their heat.
+// machine's interrupts, what its CPUs tell of their heat, and its blocks of memory.
 Result<void> hide_paths(int root, bool views);
 
 // An empty, unwritable directory over `path`, where there is one.

@@ -110,3 +110,9 @@ def test_no_daemon_is_started_for_a_container_that_is_not_there(tmp_path, comman
                           stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == 1 and "no such container: gone" in done.stderr
     assert not (tmp_path / "run/umweltd.sock").exists()
+
+
+def test_the_memory_of_the_machine_is_not_to_be_seen(alone):
+    said = alone("run", "--rm", "--views", "best-effort", "--", "sh", "-c",
+                 "cat /proc/pagetypeinfo 2>/dev/null; ls /sys/devices/system/memory 2>/dev/null; true")
+    assert (said.returncode, said.stdout) == (0, "")
