@@ -172,7 +172,8 @@ int run(std::vector<std::string> arguments) {
   const std::string& config = context.directories.config;
   if (config != container::Directories{}.config && ::access(config.c_str(), F_OK) != 0)
     return usage_error(line, context,
-                       fmt::format("configuration {}: {}", config, std::strerror(errno)));
+                       fmt::format("configuration {}: {}; --config or UMWELT_CONFIG names it",
+                                   config, std::strerror(errno)));
   const Command* command = command_of(line, context);  // CLI11 required one
   if (const auto checked = check_operands(line, *command); !checked)
     return usage_error(line, context, checked.error().text);

@@ -184,4 +184,5 @@ def test_real_time_scheduling_policy(umwelt):
 def test_a_configuration_that_is_not_there(umwelt):
     done = umwelt("--config", "/no/such.toml", "run", "--", "true")
     assert done.returncode == 125
-    assert done.stderr == "umwelt: configuration /no/such.toml: No such file or directory\n"
+    assert done.stderr == ("umwelt: configuration /no/such.toml: No such file or directory; "
+                           "--config or UMWELT_CONFIG names it\n")
