@@ -10,15 +10,15 @@
 #include <mutex>
 #include <optional>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "base/result.h"
+#include "base/workers.h"
 
 namespace umwelt {
 
 // Does what may have to wait for something that a container holds, and can't be killed meanwhile,
-// in a thread of its own, one thing at a time. Who asks waits for no longer than `patience` after
+// in another thread, one thing at a time. Who asks waits for no longer than `patience` after
 // the thing that is being done was begun. Thread-safe.
 class Apart {
  public:
@@ -67,7 +67,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
   state->busy = true;
   state->begun = Clock::now();
   try {
-    std::thread([state, result, work = std::move(work)] {
+    run_in_worker([state, result, work = std::move(work)] {
       Result<T> done = [&]() -> Result<T> {
         try {
           return work();
@@ -80,7 +80,7 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
       state->busy = false;
       late_ -= std::exchange(state->late, false) ? 1 : 0;
       state->ended.notify_all();
-    }).detach();
+    });
   } catch (const std::exception&) {  // no thread, or no memory for it
     state->busy = false;
     return fail(EAGAIN, "start a thread");

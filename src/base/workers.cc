@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/workers.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace umwelt {
+namespace {
+
+// Longer than what is done every second is apart.
+constexpr std::chrono::seconds kPatience{2};
+constexpr std::size_t kMostIdle = 4;
+
+struct Worker {
+  std::condition_variable given;
+  std::function<void()> work;
+};
+
+struct Pool {
+  std::mutex mutex;
+  std::vector<Worker*> idle;
+};
+
+// Never destroyed: a worker may still be there when the process ends.
+Pool& the_pool() {
+  static Pool* const pool = new Pool;
+  return *pool;
+}
+
+void serve(std::function<void()> work) {
+  Pool& pool = the_pool();
+  Worker self;
+  for (;;) {
+    work();
+    work = nullptr;  // and what it owns
+    std::unique_lock lock(pool.mutex);
+    if (pool.idle.size() >= kMostIdle) return;
+    pool.idle.push_back(&self);
+    if (!self.given.wait_for(lock, kPatience, [&] { return self.work != nullptr; })) {
+      std::erase(pool.idle, &self);
+      return;
+    }
+    work = std::exchange(self.work, nullptr);
+  }
+}
+
+}  // namespace
+
+void run_in_worker(std::function<void()> work) {
+  Pool& pool = the_pool();
+  {
+    const std::lock_guard lock(pool.mutex);
+    if (!pool.idle.empty()) {
+      Worker& last = *pool.idle.back();  // the others come to the end of their patience
+      pool.idle.pop_back();
+      last.work = std::move(work);
+      last.given.notify_one();
+      return;
+    }
+  }
+  std::thread(serve, std::move(work)).detach();
+}
+
+}  // namespace umwelt
