@@ -3,6 +3,7 @@
 // away. Nothing in them but the time on a CPU is accounted for a container.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 #include <optional>
 

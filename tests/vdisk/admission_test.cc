@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the store lets in, and what many make at the same moment, on each host filesystem.
+#include <algorithm>
 #include <atomic>
 #include <thread>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "container/watch.h"
 
+#include <algorithm>
 #include <atomic>
 
 #include "kernel_fixture.h"
