@@ -32,7 +32,7 @@ constexpr int kIdleTickMs = 2000, kTickMs = 500, kUrgentTickMs = 20;
 // Between two looks no more than the space above the critical mark can be written, at this speed.
 constexpr std::uint64_t kBytesAMs = 4ULL << 20;
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::seconds kLiftInterval{5};
+constexpr std::chrono::seconds kLiftInterval{15};
 constexpr char kBallast[] = "ballast";
 
 // What is in memory and will be on the host soon, of all filesystems.
