@@ -27,21 +27,30 @@ std::string offset_line(const char* clock, const timespec& now) {
          std::to_string(borrow ? kNsPerSecond - now.tv_nsec : 0) + "\n";
 }
 
+timespec read_clock(clockid_t clock) {
+  timespec now{};
+  ::clock_gettime(clock, &now);
+  return now;
+}
+
+StartTime start_at(const timespec& boottime) {
+  StartTime start;
+  start.boottime_ns = static_cast<std::uint64_t>(boottime.tv_sec * kNsPerSecond + boottime.tv_nsec);
+  start.realtime_s = read_clock(CLOCK_REALTIME).tv_sec;
+  return start;
+}
+
 }  // namespace
+
+StartTime start_now() { return start_at(read_clock(CLOCK_BOOTTIME)); }
 
 Result<StartTime> start_time_namespace() {
   if (::unshare(CLONE_NEWTIME) != 0) return fail_errno("make a time namespace");
-  timespec boottime{}, monotonic{}, realtime{};
-  ::clock_gettime(CLOCK_BOOTTIME, &boottime);
-  ::clock_gettime(CLOCK_MONOTONIC, &monotonic);
-  ::clock_gettime(CLOCK_REALTIME, &realtime);
-  UMWELT_CHECK(
-      write_file_at(AT_FDCWD, "/proc/self/timens_offsets",
-                    offset_line("boottime", boottime) + offset_line("monotonic", monotonic)));
-  StartTime start;
-  start.boottime_ns = static_cast<std::uint64_t>(boottime.tv_sec * kNsPerSecond + boottime.tv_nsec);
-  start.realtime_s = realtime.tv_sec;
-  return start;
+  const timespec boottime = read_clock(CLOCK_BOOTTIME);
+  UMWELT_CHECK(write_file_at(
+      AT_FDCWD, "/proc/self/timens_offsets",
+      offset_line("boottime", boottime) + offset_line("monotonic", read_clock(CLOCK_MONOTONIC))));
+  return start_at(boottime);
 }
 
 Result<UniqueFd> open_process(pid_t pid, std::uint64_t starttime) {

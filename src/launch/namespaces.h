@@ -15,6 +15,7 @@ struct StartTime {  // one moment, by the host's clocks
   std::uint64_t boottime_ns = 0;
   std::int64_t realtime_s = 0;
 };
+StartTime start_now();
 
 // From here on the children of this process are born in a time namespace of their own, whose
 // CLOCK_BOOTTIME and CLOCK_MONOTONIC start at zero now (time_namespaces(7)).

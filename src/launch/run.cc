@@ -82,7 +82,8 @@ class Run {
     record_.name = spec_.name;
     record_.hostname = spec_.hostname;
     record_.policy = spec_.policy;
-    record_.time_namespace = true;
+    // What the machine's uptime is shown to gets process ages by the machine's clock, too.
+    record_.time_namespace = spec_.policy.uptime != view::UptimePolicy::kHost;
     storage_ = UMWELT_TRY(Storage::open(spec_, directories_));
     storage_->describe(record_);
     record_.cgroup_paths = UMWELT_TRY(cgroup_paths(spec_.id));
@@ -119,7 +120,8 @@ class Run {
   // From birth to exec; what the child reported if it gave up.
   Result<std::optional<ChildError>> make_child(Output child_output) {
     auto [channel, child_channel] = UMWELT_TRY(Channel::make());
-    const StartTime start = UMWELT_TRY(start_time_namespace());
+    const StartTime start =
+        record_.time_namespace ? UMWELT_TRY(start_time_namespace()) : start_now();
     record_.start_boottime_ns = start.boottime_ns;
     record_.start_realtime_s = start.realtime_s;
     const std::uint64_t network = spec_.network == Network::kNone ? CLONE_NEWNET : 0;

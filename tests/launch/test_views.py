@@ -2,6 +2,7 @@
 """What a container sees of its own limits, through the real filesystem."""
 
 import json
+import os
 import re
 import time
 
@@ -72,6 +73,18 @@ def test_time_starts_with_the_container(umwelt):
     assert abs(int(btime) - now) < 30
     assert int(starttime) < 3000  # clock ticks
     assert abs(int(realtime) - now) < 30
+
+
+def test_with_the_hosts_uptime_processes_are_as_old_as_the_host_says(umwelt):
+    with umwelt.detached("--uptime", "host", "--", "sleep", "1000") as name:
+        uptime, starttime, own_starttime = umwelt.ok(
+            "exec", name, "sh", "-c", "cut -d. -f1 /proc/uptime; cut -d' ' -f22 /proc/1/stat; "
+            "cut -d' ' -f22 /proc/self/stat").split()
+    ticks = os.sysconf("SC_CLK_TCK")
+    host = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert host - int(uptime) < 30
+    assert 0 <= host - int(starttime) / ticks < 30
+    assert 0 <= host - int(own_starttime) / ticks < 30
 
 
 def test_container_info(umwelt):
