@@ -139,9 +139,14 @@ class Attacher {
       return no_place(view.view, {0, "not a cgroup, or a writable one"}, true);
 
     const struct statx ours = UMWELT_TRY(stat_cached(view.mount.get()));
+    const std::uint64_t below = UMWELT_TRY(stat_cached(*parent)).stx_mnt_id;
     struct statx there = UMWELT_TRY(stat_cached(target->get()));
+    bool replaces = false;
     for (unsigned i = 0; i < kMostStacked; ++i) {
       if (!UMWELT_TRY(propagation_.is_view(there.stx_mnt_id)) || !is_dead(target->get())) break;
+      // The last one covers the machine's figures until ours does.
+      replaces = UMWELT_TRY(propagation_.lies_on(there.stx_mnt_id, below));
+      if (replaces) break;
       UMWELT_CHECK(detach(*parent, name));
       *target = UMWELT_TRY(open_plain(*parent, name, O_PATH));
       there = UMWELT_TRY(stat_cached(target->get()));
@@ -155,11 +160,13 @@ class Attacher {
     // What covers a file (docker hides some with /dev/null) shows it less, and stays.
     if (view.view.directory ? !S_ISDIR(there.stx_mode) : !S_ISREG(there.stx_mode))
       return no_place(view.view, {0, "covered"}, true);
-    const bool shared = UMWELT_TRY(propagation_.reaches_host(there.stx_mnt_id));
+    const bool shared = UMWELT_TRY(propagation_.reaches_host(replaces ? below : there.stx_mnt_id));
     if (shared && of_cgroup) return no_place(view.view, {0, "shared with the host"}, true);
     if (shared)
       return fail(EPERM, "/" + view.view.path + " of the container is shared with the host");
-    if (auto result = attach_mount(view.mount.get(), target->get()); !result)
+    if (auto result = replaces ? replace(*parent, name, view.mount.get())
+                               : attach_mount(view.mount.get(), target->get());
+        !result)
       return fail(result.error().code, "mount the view of /" + view.view.path);
     mounted_.push_back({*parent, name});
     ++attached_.mounted;

@@ -21,7 +21,7 @@ struct Attached {
 
 // Mounts the views that the daemon offers of `record` (all, or what keep_choice() says) in the
 // mount namespace of its init process. A view that is there already stays; what is left there of a
-// daemon that died is taken away first, so nothing is ever stacked on a dead or an own mount. All
+// daemon that died makes room, so nothing is ever stacked on a dead or an own mount. All
 // or nothing: after an error none is there that was not before. A file of run/ is made if need be,
 // but not in a volume.
 //

@@ -87,15 +87,13 @@ struct LostStatus {
   UniqueFd mount;    // of this daemon, attached nowhere yet; none where the process has gone
 };
 
-Result<void> replace(int root, const LostStatus& lost) {
+Result<void> replace_one(int root, const LostStatus& lost) {
   const std::string parent = lost.path.substr(0, lost.path.rfind('/'));
   const UniqueFd directory = UMWELT_TRY(open_plain(root, parent, O_PATH | O_DIRECTORY));
   const UniqueFd there = UMWELT_TRY(open_plain(directory.get(), kName, O_PATH));
   if (!is_dead(there.get())) return {};
-  UMWELT_CHECK(detach(directory.get(), kName));
-  if (!lost.mount) return {};
-  return attach_mount(lost.mount.get(),
-                      UMWELT_TRY(open_plain(directory.get(), kName, O_PATH)).get());
+  if (!lost.mount) return detach(directory.get(), kName);
+  return replace(directory.get(), kName, lost.mount.get());
 }
 
 Result<void> replace_lost(const container::Record& record,
@@ -114,7 +112,7 @@ Result<void> replace_lost(const container::Record& record,
   }
   if (lost.empty()) return {};
   UMWELT_CHECK(enter(inside));
-  for (const LostStatus& status : lost) (void)replace(inside.root.get(), status);
+  for (const LostStatus& status : lost) (void)replace_one(inside.root.get(), status);
   return {};
 }
 

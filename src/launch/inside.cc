@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "launch/mounts.h"
 
 namespace umwelt::launch {
 namespace {
@@ -95,6 +96,14 @@ Result<void> detach(int parent, const std::string& name) {
   if (::fchdir(parent) != 0 || ::umount2(name.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
     return fail_errno("unmount what a dead daemon left on " + name);
   return {};
+}
+
+Result<void> replace(int parent, const std::string& name, int mount) {
+  const UniqueFd old = UMWELT_TRY(open_plain(parent, name, O_PATH));
+  const auto beneath = attach_mount_beneath(mount, old.get());
+  UMWELT_CHECK(detach(parent, name));
+  if (beneath) return {};
+  return attach_mount(mount, UMWELT_TRY(open_plain(parent, name, O_PATH)).get());
 }
 
 }  // namespace umwelt::launch

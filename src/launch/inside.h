@@ -41,4 +41,8 @@ bool is_dead(int fd);
 // Takes away what is mounted on `name` in a directory.
 Result<void> detach(int parent, const std::string& name);
 
+// Puts `mount` in the place of it. A reader finds one or the other; what they cover is seen for a
+// moment only where attach_mount_beneath() can't be had.
+Result<void> replace(int parent, const std::string& name, int mount);
+
 }  // namespace umwelt::launch

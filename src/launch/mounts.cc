@@ -55,6 +55,13 @@ Result<void> attach_mount(int mount, int target) {
   return {};
 }
 
+Result<void> attach_mount_beneath(int mount, int target) {
+  constexpr unsigned kBeneath = 0x200;  // MOVE_MOUNT_BENEATH, which older headers lack
+  constexpr unsigned kFlags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | kBeneath;
+  if (::move_mount(mount, "", target, "", kFlags) != 0) return fail_errno("mount beneath");
+  return {};
+}
+
 Result<UniqueFd> open_target(int root, const std::string& path, TargetKind kind) {
   UniqueFd directory = UMWELT_TRY(open_at(root, ".", O_PATH | O_DIRECTORY));
   std::string done;

@@ -33,6 +33,10 @@ Result<void> restrict_mount(int mount, std::uint64_t attributes, bool recursive)
 // Attaches a mount on top of the file or directory that `target` is open on.
 Result<void> attach_mount(int mount, int target);
 
+// The same below the mount whose root `target` is: it is seen when that is taken away. EINVAL
+// before Linux 6.5, and right below the mount namespace's first mount.
+Result<void> attach_mount_beneath(int mount, int target);
+
 enum class TargetKind { kDirectory, kFile };
 
 // A mount point in a root filesystem, opened O_PATH. Symlinks are resolved within `root`; what is

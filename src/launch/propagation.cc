@@ -79,6 +79,12 @@ Result<bool> Propagation::is_view(std::uint64_t id) const {
   return container_groups_->views.contains(id);
 }
 
+Result<bool> Propagation::lies_on(std::uint64_t id, std::uint64_t below) const {
+  UMWELT_CHECK(read_groups(container_.get(), container_groups_));
+  const auto view = container_groups_->views.find(id);
+  return view != container_groups_->views.end() && view->second.below == below;
+}
+
 Result<std::vector<PeerGroups::View>> Propagation::views() const {
   UMWELT_CHECK(read_groups(container_.get(), container_groups_));
   std::vector<PeerGroups::View> all;

@@ -44,6 +44,8 @@ class Propagation {
   Result<bool> is_of_host(std::uint64_t id) const;
   // Whether the container's mount `id` is of umweltd or lxcfs, by what it says it is.
   Result<bool> is_view(std::uint64_t id) const;
+  // Whether it lies on the container's mount `below`, with nothing between them.
+  Result<bool> lies_on(std::uint64_t id, std::uint64_t below) const;
   // All of them.
   Result<std::vector<PeerGroups::View>> views() const;
   // Whether the container's mount `id` is another view, and `file` (PeerGroups::View) lies below it

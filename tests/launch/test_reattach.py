@@ -36,6 +36,42 @@ def test_files_come_back_after_keeper_and_server_were_killed(umwelt):
     assert again.count(" 0 mounted, ") == len(limits), again
 
 
+# Says each size of memory that it has seen.
+READER = """
+import os
+seen = set()
+while not os.path.exists("/tmp/end"):
+    try:
+        with open("/proc/meminfo") as file:
+            size = file.readline().split()[1]
+    except OSError:
+        continue
+    if size not in seen:
+        seen.add(size)
+        print(size, flush=True)
+"""
+
+
+def test_the_machines_figures_are_not_seen_meanwhile(umwelt):
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    if release < (6, 5):
+        pytest.skip("needs Linux 6.5 (MOVE_MOUNT_BENEATH)")
+    umwelt.ok("run", "--detach", "--name", "reader", "--memory", "64m", "--", "python3", "-c",
+              READER)
+    for _ in range(8):
+        daemon = json.loads(umwelt.ok("daemon", "status", "--json"))
+        os.kill(daemon["pid"], signal.SIGKILL)
+        os.kill(daemon["server"], signal.SIGKILL)
+        umwelt.ok("daemon", "start")
+        deadline = time.monotonic() + 10 * SLOWNESS
+        while umwelt("exec", "reader", "cat", "/proc/meminfo").returncode != 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    umwelt.ok("exec", "reader", "touch", "/tmp/end")
+    umwelt.ok("wait", "reader")
+    assert umwelt.ok("logs", "reader").split() == [str(64 << 10)]
+
+
 def test_the_status_of_a_program_that_uses_libnuma_comes_back(umwelt):
     if shutil.which("numactl") is None:
         pytest.skip("needs numactl")
