@@ -51,8 +51,8 @@ CpuTimeReader::CpuTimeReader(const Directory* cpu, const Directory* cpuacct)
   cpu_stat_local_ = HeldFile(cpu, 0, "cpu.stat.local");
 }
 
-void CpuTimeReader::refresh(unsigned level) {
-  ancestor_has_quota_ = level > 0;
+void CpuTimeReader::refresh(bool ancestor_has_quota) {
+  ancestor_has_quota_ = ancestor_has_quota;
   for (HeldFile* file : {&times_, &cpuacct_stat_, &cpu_stat_, &cpu_stat_local_}) file->refresh();
 }
 

@@ -22,9 +22,8 @@ class CpuTimeReader {
   // outlive the reader.
   CpuTimeReader(const Directory* cpu, const Directory* cpuacct);
 
-  // `level` is the one that sets the quota (BandwidthLimit::level). Takes the files that are there
-  // by now (HeldFile::refresh()).
-  void refresh(unsigned level);
+  // Takes the files that are there by now (HeldFile::refresh()).
+  void refresh(bool ancestor_has_quota);
 
   Result<CpuTime> read(std::string& buffer);
 

@@ -82,7 +82,11 @@ Result<BandwidthLimit> read_bandwidth(const Directory& directory, std::string& b
   BandwidthLimit limit;
   for (unsigned level = 0; level <= directory.depth(); ++level) {
     const auto here = UMWELT_TRY(read_bandwidth_at(directory, level, buffer));
-    if (here && (!limit.bandwidth || smaller(*here, *limit.bandwidth))) limit = {here, level};
+    if (!here) continue;
+    limit.of_ancestor = limit.of_ancestor || level > 0;
+    if (limit.bandwidth && !smaller(*here, *limit.bandwidth)) continue;
+    limit.bandwidth = here;
+    limit.level = level;
   }
   return limit;
 }

@@ -25,7 +25,8 @@ Result<CpuSet> read_mems(const Directory& directory, std::string& buffer);
 // The smallest quota/period.
 struct BandwidthLimit {
   std::optional<Bandwidth> bandwidth;
-  unsigned level = 0;  // where it is set
+  unsigned level = 0;        // where it is set
+  bool of_ancestor = false;  // whether an ancestor has one, too, be it larger
 };
 Result<BandwidthLimit> read_bandwidth(const Directory& directory, std::string& buffer);
 

@@ -85,6 +85,7 @@ struct Reader::Found {
   Limits limits;
   MemoryLimit memory;
   unsigned quota_level = 0;
+  bool ancestor_has_quota = false;
   std::vector<unsigned> hugetlb_levels;
 };
 
@@ -170,6 +171,7 @@ Result<Reader::Found> Reader::Directories::find_limits(const CpuSet& online) con
     const BandwidthLimit limit = UMWELT_TRY(read_bandwidth(*directory, buffer));
     limits.bandwidth = limit.bandwidth;
     found.quota_level = limit.level;
+    found.ancestor_has_quota = limit.of_ancestor;
   }
   if (const Directory* directory = find("memory")) {
     found.memory = UMWELT_TRY(read_memory_limit(*directory, buffer));
@@ -216,7 +218,7 @@ void Reader::Impl::adopt(const Found& found) {
   memory_level = found.memory.level;
   if (hugetlb) hugetlb->refresh(found.hugetlb_levels);
   if (memory) memory->refresh(found.memory);
-  if (cpu_time) cpu_time->refresh(quota_level);
+  if (cpu_time) cpu_time->refresh(found.ancestor_has_quota);
   if (tasks) tasks->refresh();
   if (io) io->refresh();
   if (pressure) pressure->refresh();

@@ -108,10 +108,15 @@ TEST_F(CpuTimeOfTree, AnAncestorsQuotaThrottlesTheTasksHere) {
   tree_.write("cg/p/cpu.max", "50000 100000\n");
   ASSERT_TRUE(reader->read_limits(CpuSet::range(0, 3)));
   EXPECT_EQ(reader->read(kCpuTime)->cpu_time->throttled_ns, 70000u);
+  // One that is larger than the cgroup's own is shared with others, and may end sooner.
+  tree_.write("cg/p/a/cpu.max", "25000 100000\n");
+  tree_.write("cg/p/a/cpu.stat.local", "throttled_usec 80\n");
+  ASSERT_TRUE(reader->read_limits(CpuSet::range(0, 3)));
+  EXPECT_EQ(reader->read(kCpuTime)->cpu_time->throttled_ns, 80000u);
   // Time that was throttled once stays so.
   tree_.write("cg/p/cpu.max", "max 100000\n");
   ASSERT_TRUE(reader->read_limits(CpuSet::range(0, 3)));
-  EXPECT_EQ(reader->read(kCpuTime)->cpu_time->throttled_ns, 70000u);
+  EXPECT_EQ(reader->read(kCpuTime)->cpu_time->throttled_ns, 80000u);
 }
 
 // A service in a slice that has a quota.
