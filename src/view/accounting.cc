@@ -31,6 +31,18 @@ std::uint64_t busy(const cgroup::CpuTime& time) {
   return saturating_add(time.user_ns, saturating_add(time.nice_ns, time.system_ns));
 }
 
+// What was used between two samples. How time divides into kinds may have been found anew
+// meanwhile, as by another daemon; what one kind lost then, the others gained, and nobody worked
+// that.
+cgroup::CpuTime grown(const cgroup::CpuTime& then, const cgroup::CpuTime& now) {
+  cgroup::CpuTime time;
+  for (const auto kind : kBusy) time.*kind = saturating_sub(now.*kind, then.*kind);
+  const std::uint64_t sum = busy(time), worked = saturating_sub(busy(now), busy(then));
+  if (sum > worked)
+    for (const auto kind : kBusy) time.*kind = mul_div(time.*kind, worked, sum);
+  return time;
+}
+
 // Whether a first sample has more than can have been used since the start.
 bool used_before(const CpuSample& sample, std::uint64_t elapsed_ns) {
   const double most_ns = sample.cpus * static_cast<double>(saturating_add(elapsed_ns, kSecond));
@@ -174,8 +186,8 @@ CpuAccounting next(CpuAccounting previous, const CpuSample& sample,
   const std::map<unsigned, std::uint64_t> rounding = follow_the_set(state, sample);
 
   cgroup::CpuTime& left = state.pending;
-  for (const auto kind : kBusy)
-    add(left.*kind, saturating_sub(sample.used.*kind, state.used.*kind));
+  const cgroup::CpuTime used = grown(state.used, sample.used);
+  for (const auto kind : kBusy) add(left.*kind, used.*kind);
   std::vector<std::uint64_t> room(sample.shown.size(), elapsed);
   const std::uint64_t capacity = mul_div(elapsed, room.size(), 1);
   const std::vector<std::uint64_t> placed =

@@ -148,6 +148,14 @@ TEST(CpuAccounting, ACgroupThatWasMadeAgainStartsOver) {
   EXPECT_EQ(state.by_id.at(0).user_ns, 5 * kSecond + kSecond / 2);
 }
 
+TEST(CpuAccounting, TimeThatIsDividedAnewIsNotWorkedAgain) {
+  CpuAccounting state = next({}, sample(20 * kSecond, 9 * kSecond, kSecond, {{0, 0}}), 0);
+  state = next(state, sample(30 * kSecond, 5 * kSecond, 7 * kSecond, {{0, 0}}), 0);
+  EXPECT_EQ(busy(state.by_id.at(0)), 12 * kSecond);
+  EXPECT_EQ(state.by_id.at(0).user_ns, 9 * kSecond);
+  EXPECT_EQ(state.pending.system_ns, 0U);
+}
+
 TEST(CpuAccounting, AClockThatGoesBackMovesNothing) {
   CpuAccounting state = next({}, sample(10 * kSecond, 5 * kSecond, 0, {{0, 0}}), 0);
   state = next(state, sample(9 * kSecond, 5 * kSecond, 0, {{0, 0}}), 0);
