@@ -67,7 +67,7 @@ std::uint64_t meminfo_of_node(const Resources& r, unsigned node, std::string_vie
 // "Node 0 MemTotal:       24684232 kB"
 std::string render_meminfo_of_node(const Resources& r, const SysFile::Subject& of,
                                    std::string_view host_text) {
-  if (!r.memory.limited) return std::string(host_text);
+  if (!r.memory.limited && r.huge_pages.empty()) return std::string(host_text);
   std::string text;
   while (const auto host_line = next_line(host_text)) {
     std::string_view rest = *host_line;
@@ -76,6 +76,11 @@ std::string render_meminfo_of_node(const Resources& r, const SysFile::Subject& o
     const auto host = parse_u64(next_word(rest));
     if (node != "Node" || !parse_u64(id) || !key.ends_with(':') || !host) return {};
     key.remove_suffix(1);
+    // The pools have limits of their own.
+    if (!r.memory.limited && !key.starts_with("HugePages_")) {
+      text += line(std::string(*host_line));
+      continue;
+    }
     text += line(with_number(*host_line, meminfo_of_node(r, of.node, key, rest == " kB", *host)));
   }
   return text;

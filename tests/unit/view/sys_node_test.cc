@@ -141,6 +141,12 @@ TEST(SysNode, HugePagesAreThoseOfThePoolInBothFiles) {
   EXPECT_EQ(both(limited, 1, "HugePages_Total", "nr_hugepages"), agree("6\n"));
   EXPECT_EQ(both(limited, 1, "HugePages_Free", "free_hugepages"), agree("3\n"));
   EXPECT_EQ(both(limited, 1, "HugePages_Surp", "surplus_hugepages"), agree("0\n"));
+  state.limits.memory_max_bytes.reset();
+  const Resources alone = resources(two_nodes(), state, make_identity(), {});
+  EXPECT_FALSE(alone.memory.limited);
+  EXPECT_EQ(both(alone, 1, "HugePages_Total", "nr_hugepages"), agree("6\n"));
+  EXPECT_EQ(node_file(alone, 1, "meminfo", "Node 1 MemTotal:       7 kB\n"),
+            "Node 1 MemTotal:       7 kB\n");
 }
 
 TEST(SysNode, FilePagesHaveTheSwapCache) {
