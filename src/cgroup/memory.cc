@@ -101,6 +101,7 @@ Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {
     memory.usage_bytes = charged(memory.stat);
     UMWELT_CHECK(read_limiting(buffer, memory));
     UMWELT_CHECK(read_above(buffer, memory));
+    count_excess_swap(memory);
     return memory;
   }
   // The root of v2 has no memory.current.
@@ -111,6 +112,7 @@ Result<Memory> MemoryReader::read(bool swap, std::string& buffer) {
   memory.limit_active_file = memory.stat.active_file;
   memory.limit_slab_reclaimable = memory.stat.slab_reclaimable.value_or(0);
   UMWELT_CHECK(read_above(buffer, memory));
+  count_excess_swap(memory);
   return memory;
 }
 
@@ -138,6 +140,23 @@ Result<void> MemoryReader::read_limiting(std::string& buffer, Memory& memory) {
   memory.limit_active_file = stat->stat.active_file;
   memory.limit_slab_reclaimable = stat->stat.slab_reclaimable.value_or(0);
   return {};
+}
+
+// v1 limits memory and swap together: what is in swap beyond its part, as after the whole machine
+// was short of memory, leaves less for memory. Not told of limits that two levels set.
+void MemoryReader::count_excess_swap(Memory& memory) const {
+  if (directory_->v2() || !limit_.max_bytes || !limit_.swap_max_bytes ||
+      limit_.level != limit_.swap_level)
+    return;
+  const std::uint64_t excess =
+      saturating_sub(memory.limit_swap_usage_bytes, *limit_.swap_max_bytes);
+  if (excess == 0) return;
+  const std::uint64_t reclaimable =
+      saturating_add(memory.limit_inactive_file, memory.limit_active_file);
+  const std::uint64_t held = saturating_sub(memory.limit_usage_bytes, reclaimable);
+  memory.above_available_bytes =
+      std::min(memory.above_available_bytes,
+               saturating_sub(*limit_.max_bytes, saturating_add(held, excess)));
 }
 
 // Of one that has more left than the level with the smallest limit could have, memory.stat, the

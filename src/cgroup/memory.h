@@ -28,10 +28,14 @@ class MemoryReader {
   Result<MemoryEvents> read_events(std::string& buffer);
 
  private:
-  bool swap_limited() const { return limit_.swap_max_bytes.value_or(0) > 0; }
+  // On v1 swap that is not allowed any more counts, too.
+  bool swap_limited() const {
+    return limit_.swap_max_bytes && (!directory_->v2() || *limit_.swap_max_bytes > 0);
+  }
   Result<void> read_limiting(std::string& buffer, Memory& memory);
   Result<void> read_limiting_swap(std::string& buffer, Memory& memory);
   Result<void> read_above(std::string& buffer, Memory& memory);
+  void count_excess_swap(Memory& memory) const;
 
   struct Above {
     std::uint64_t max_bytes;

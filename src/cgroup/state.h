@@ -63,9 +63,11 @@ struct Memory {
   std::uint64_t limit_usage_bytes = 0;
   std::uint64_t limit_inactive_file = 0, limit_active_file = 0, limit_slab_reclaimable = 0;
   // What the cgroups above that one, which have larger limits, leave: the least of their limit less
-  // what is used and can't be reclaimed.
+  // what is used and can't be reclaimed. On v1 also what the limit on memory and swap leaves where
+  // swap has more than its part.
   std::uint64_t above_available_bytes = std::numeric_limits<std::uint64_t>::max();
-  // Of the cgroup that sets Limits::swap_max_bytes; not read where nobody does, or that is 0.
+  // Of the cgroup that sets Limits::swap_max_bytes; not read where nobody does, or (v2) that
+  // is 0.
   std::uint64_t limit_swap_usage_bytes = 0;
 };
 

@@ -196,6 +196,33 @@ TEST(V1Memory, TheRootsCountsAreEverybodys) {
   EXPECT_TRUE(reader->origin_of("memory.current")->empty());
 }
 
+TEST(V1Memory, SwapBeyondItsPartLeavesLessForMemory) {
+  Tree tree;
+  Hierarchies hierarchies;
+  hierarchies.v1 = {{"memory", "/memory"}};
+  const auto write = [&](const std::string& folder, const std::string& swap) {
+    tree.write("memory/" + folder + "/memory.limit_in_bytes", "1000000\n");
+    tree.write("memory/" + folder + "/memory.memsw.limit_in_bytes", "1000000\n");
+    tree.write("memory/" + folder + "/memory.usage_in_bytes", "300000\n");
+    tree.write("memory/" + folder + "/memory.stat",
+               "total_rss 1\ntotal_active_file 20000\ntotal_swap " + swap + "\n");
+  };
+  const auto available = [&](const std::string& path) {
+    auto reader = Reader::open(hierarchies, {{"memory", path}}, tree.root());
+    EXPECT_TRUE(reader);
+    return reader->read(kMemory)->memory->above_available_bytes;
+  };
+  write("a", "0");
+  EXPECT_GE(available("/a"), 1000000u);
+  write("a", "400000");
+  EXPECT_EQ(available("/a"), 1000000u - 280000 - 400000);
+  tree.write("memory/a/memory.memsw.limit_in_bytes", "1500000\n");
+  EXPECT_GE(available("/a"), 1000000u);
+  write("p", "400000");
+  write("p/a", "5");
+  EXPECT_EQ(available("/p/a"), 1000000u - 280000 - 400000);
+}
+
 TEST(V1Memory, SwapAccountingMayBeOff) {
   Tree tree;
   Hierarchies hierarchies;
