@@ -116,6 +116,12 @@ Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& b
       limit.swap_level = level;
     }
   }
+  // What reaches its limit with a swappiness of 0 is killed, however much swap it may have
+  // (get_scan_count() in mm/vmscan.c). The root's is the machine's.
+  if (!v2 && directory.depth() > 0) {
+    const Text swappiness = UMWELT_TRY(directory.read(0, "memory.swappiness", buffer));
+    limit.swaps = !swappiness || trim(*swappiness) != "0";
+  }
   if (swap_max && !v2) swap_max = saturating_sub(*swap_max, limit.max_bytes.value_or(0));
   limit.swap_max_bytes = swap_max;
   return limit;

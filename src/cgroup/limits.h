@@ -44,6 +44,7 @@ struct MemoryLimit {
   };
   std::vector<Above> above;
   unsigned swap_level = 0;  // the same of what limits swap (v1: memory and swap together)
+  bool swaps = true;        // v1: whether its limit makes the kernel swap, by memory.swappiness
 };
 Result<MemoryLimit> read_memory_limit(const Directory& directory, std::string& buffer);
 

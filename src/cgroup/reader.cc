@@ -37,6 +37,7 @@ constexpr LimitFile kLimitFiles[] = {
     {"cpu", "cpu.cfs_period_us", ""},
     {"memory", "memory.limit_in_bytes", "memory.max"},
     {"memory", "memory.memsw.limit_in_bytes", "memory.swap.max"},
+    {"memory", "memory.swappiness", ""},
     {"pids", "pids.max", "pids.max"},
     {"", "", "cgroup.subtree_control"},  // a controller that is enabled late
 };
@@ -176,7 +177,7 @@ Result<Reader::Found> Reader::Directories::find_limits(const CpuSet& online) con
   if (const Directory* directory = find("memory")) {
     found.memory = UMWELT_TRY(read_memory_limit(*directory, buffer));
     limits.memory_max_bytes = found.memory.max_bytes;
-    limits.swap_max_bytes = found.memory.swap_max_bytes;
+    limits.swap_max_bytes = found.memory.swaps ? found.memory.swap_max_bytes : std::uint64_t{0};
   }
   if (const Directory* directory = find("pids"))
     limits.pids_max = UMWELT_TRY(read_smallest(*directory, "pids.max", buffer)).max;

@@ -34,7 +34,8 @@ struct Limits {
   CpuSet mems;                         // effective memory nodes
   std::optional<Bandwidth> bandwidth;  // the smallest quota/period
   std::optional<std::uint64_t> memory_max_bytes;
-  std::optional<std::uint64_t> swap_max_bytes;  // swap alone (v1: memsw limit - memory limit)
+  std::optional<std::uint64_t> swap_max_bytes;  // swap alone (v1: memsw limit - memory limit,
+                                                // and 0 with a memory.swappiness of 0)
   std::optional<std::uint64_t> pids_max;
   std::vector<HugetlbLimit> hugetlb;  // ascending by page size; sizes without a limit are left out
   friend bool operator==(const Limits&, const Limits&) = default;

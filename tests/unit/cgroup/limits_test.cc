@@ -188,6 +188,17 @@ TEST_F(V1Limits, SwapIsWhatMemswLeaves) {
   EXPECT_EQ(limits()->swap_max_bytes, std::nullopt);
 }
 
+TEST_F(V1Limits, WithASwappinessOf0ThereIsNoSwap) {
+  tree_.write("memory/a/b/memory.limit_in_bytes", "200\n");
+  tree_.write("memory/a/b/memory.memsw.limit_in_bytes", "500\n");
+  tree_.write("memory/a/b/memory.swappiness", "60\n");
+  EXPECT_EQ(limits()->swap_max_bytes, 300u);
+  tree_.write("memory/a/b/memory.swappiness", "0\n");
+  EXPECT_EQ(limits()->swap_max_bytes, 0u);
+  tree_.remove("memory/a/b/memory.memsw.limit_in_bytes");
+  EXPECT_EQ(limits()->swap_max_bytes, 0u);
+}
+
 TEST_F(V1Limits, AParentWithoutHierarchyDoesNotLimit) {
   tree_.write("memory/a/memory.limit_in_bytes", "100\n");
   tree_.write("memory/a/memory.use_hierarchy", "0\n");
