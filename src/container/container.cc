@@ -147,6 +147,7 @@ Result<view::Resources> Container::resources(unsigned needs) {
   if ((parts & host::kMeminfo) != 0 && !shows_host_memory_.load(std::memory_order_relaxed))
     parts ^= host::kMeminfo | host::kRecentMeminfo;
   if (!identity_.limited && (needs & view::kNeedPressure) != 0) parts |= host::kPressure;
+  if (identity_.disk && (needs & view::kNeedVmstat) != 0) parts |= host::kDiskstats;
   auto facts = host_->read(parts);
   if (!facts) return fail(EIO, facts.error().message());
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // /proc/diskstats and /proc/partitions (block/genhd.c): the devices that the container has of its
 // own, else those that the kernel has accounted it any I/O on.
+#include "view/disks.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -43,13 +45,15 @@ const std::string& name_of(const Resources& r, unsigned major, unsigned minor,
 
 // What the machine counts of a device that is this container's alone is the container's, from the
 // moment on when it got it. How many are in flight is no counter.
-void append_since(std::string& text, const std::vector<std::uint64_t>& counts,
-                  const std::vector<std::uint64_t>& before) {
+DiskCounts since(DiskCounts counts, const DiskCounts& before) {
   constexpr std::size_t kInFlight = 8;
-  for (std::size_t i = 0; i < counts.size(); ++i)
-    fmt::format_to(
-        std::back_inserter(text), " {}",
-        i < before.size() && i != kInFlight ? saturating_sub(counts[i], before[i]) : counts[i]);
+  for (std::size_t i = 0; i < std::min(counts.size(), before.size()); ++i)
+    if (i != kInFlight) counts[i] = saturating_sub(counts[i], before[i]);
+  return counts;
+}
+
+void append_counts(std::string& text, const DiskCounts& counts) {
+  for (const std::uint64_t count : counts) fmt::format_to(std::back_inserter(text), " {}", count);
 }
 
 // The columns of Documentation/admin-guide/iostats.rst that a cgroup accounts, the others 0.
@@ -75,6 +79,13 @@ void append_accounted(std::string& text, const cgroup::DeviceIo& io, std::size_t
 
 }  // namespace
 
+std::optional<DiskCounts> counts_of_own_disk(const Resources& r) {
+  if (!r.host.diskstats) return std::nullopt;
+  for (const host::Disk& disk : *r.host.diskstats)
+    if (own(r, disk.major, disk.minor)) return since(disk.counts, r.identity.disk->counts_before);
+  return std::nullopt;
+}
+
 std::string render_diskstats(const Resources& r) {
   std::string text;
   if (!r.host.diskstats) return text;
@@ -83,9 +94,9 @@ std::string render_diskstats(const Resources& r) {
     fmt::format_to(std::back_inserter(text), "{:4} {:7} {}", disk.major, disk.minor,
                    name_of(r, disk.major, disk.minor, disk.name));
     if (own(r, disk.major, disk.minor)) {
-      append_since(text, disk.counts, r.identity.disk->counts_before);
+      append_counts(text, since(disk.counts, r.identity.disk->counts_before));
     } else if (!r.identity.limited) {
-      append_since(text, disk.counts, {});
+      append_counts(text, disk.counts);
     } else {
       append_accounted(text, *find_io(r, disk.major, disk.minor), disk.counts.size());
     }

@@ -9,6 +9,7 @@
 #include <iterator>
 
 #include "base/parse.h"
+#include "view/disks.h"
 #include "view/files.h"
 
 namespace umwelt::view {
@@ -36,14 +37,17 @@ std::uint64_t file_pages(const Resources& r) {
   return (r.memory.stat.file + r.memory.stat.swapcached) / kPage;
 }
 
-// What goes through a disk of its own is accounted once more on the device below it.
-template <std::uint64_t cgroup::DeviceIo::*Field>
+// The devices of /proc/diskstats. What goes through a disk of its own is accounted once more on the
+// device below it, and v1 accounts nobody what is written back later.
+template <std::uint64_t cgroup::DeviceIo::*Field, std::size_t Column>
 std::uint64_t transferred_kib(const Resources& r) {
-  const auto& own = r.identity.disk;
+  constexpr std::uint64_t kSectorsPerKib = 2;
+  if (r.identity.disk) {
+    const std::optional<DiskCounts> counts = counts_of_own_disk(r);
+    return counts && Column < counts->size() ? (*counts)[Column] / kSectorsPerKib : 0;
+  }
   std::uint64_t bytes = 0;
-  for (const cgroup::DeviceIo& io : r.io)
-    if (!own || (own->major == io.major && own->minor == io.minor))
-      bytes = saturating_add(bytes, io.*Field);
+  for (const cgroup::DeviceIo& io : r.io) bytes = saturating_add(bytes, io.*Field);
   return bytes / 1024;
 }
 
@@ -86,8 +90,8 @@ constexpr Row kGauges[] = {
 
 // The container's always.
 constexpr Row kOwn[] = {
-    {"pgpgin", transferred_kib<&cgroup::DeviceIo::read_bytes>},
-    {"pgpgout", transferred_kib<&cgroup::DeviceIo::written_bytes>},
+    {"pgpgin", transferred_kib<&cgroup::DeviceIo::read_bytes, kSectorsRead>},
+    {"pgpgout", transferred_kib<&cgroup::DeviceIo::written_bytes, kSectorsWritten>},
 };
 
 template <std::size_t N>

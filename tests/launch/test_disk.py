@@ -41,6 +41,14 @@ def test_figures_show_the_own_disk_alone(umwelt, image, nothing_left):
     assert rows[0][3].startswith("loop")
 
 
+def test_two_files_say_the_same_of_what_was_written_back(umwelt, image, nothing_left):
+    out = umwelt.sh("--image", image, "--disk", "256m",
+                    "dd if=/dev/zero of=/f bs=1M count=20 2>/dev/null; sync; sleep 0.1; "
+                    "cat /proc/diskstats; sed -n 's/^pgpgout //p' /proc/vmstat").split()
+    assert abs(int(out[-1]) - int(out[9]) // 2) < 1024
+    assert int(out[-1]) > 20 * 1024
+
+
 def test_a_new_disk_has_no_counts_of_the_device_it_is_on(umwelt, image, nothing_left):
     """The kernel keeps those of a loop device when it gets another file."""
     wrote = umwelt.sh("--image", image, "--disk", "256m",
