@@ -265,8 +265,8 @@ def test_a_daemon_that_came_unseen_gets_the_listener(umwelt, calls):
             time.sleep(0.05)
         umwelt.ok("daemon", "start")
         os.kill(waits, signal.SIGCONT)
-        for again in (False, True):  # the first may have been asked before
-            last.unlink(missing_ok=again)
+        for _ in range(2):  # the first may have been asked before
+            last.unlink(missing_ok=True)
             while not last.exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
