@@ -151,6 +151,7 @@ view::Identity Record::identity() const {
   identity.hostname = hostname;
   identity.start_boottime_ns = start_boottime_ns;
   identity.start_realtime_s = start_realtime_s;
+  identity.time_namespace = time_namespace;
   identity.limited = std::any_of(cgroup_paths.begin(), cgroup_paths.end(),
                                  [](const auto& entry) { return entry.second != "/"; });
   identity.disk_capacity_bytes = disk_capacity_bytes;

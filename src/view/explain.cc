@@ -54,7 +54,6 @@ struct Row {
 constexpr Row kStatRows[] = {
     {"cpu", "cpu.used cpu.throttled cpuset.cpus.effective cpu.max",
      "spread over the shown CPUs; idle is the time since the container's start that is left"},
-    {"btime", "", "when the container started"},
     {"processes", "cgroup.threads", "processes now, or as many as were seen to start"},
     {"procs_running", "cgroup.threads", "tasks that are running or runnable, and who reads"},
     {"procs_blocked", "cgroup.threads", "tasks in uninterruptible sleep"},
@@ -65,6 +64,10 @@ LineSource explain_stat(const File&, const Resources& r, std::string_view line) 
   LineSource source;
   if (!r.identity.limited) {
     source.host.push_back({"/proc/stat", std::string(key)});
+    return source;
+  }
+  if (key == "btime" && has_own_btime(r.identity)) {
+    source.note = "when the container started";
     return source;
   }
   key = key.substr(0, key.find_last_not_of("0123456789") + 1);

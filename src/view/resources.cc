@@ -175,17 +175,17 @@ Uptime uptime(const host::Facts& facts, const Identity& identity, const Moment& 
             facts.stat ? static_cast<std::int64_t>(facts.stat->btime) : 0};
   }
   Uptime uptime;
-  if (identity.policy.uptime == UptimePolicy::kHost) {
+  if (identity.policy.uptime == UptimePolicy::kHost)
     uptime.uptime_ns = facts.uptime ? facts.uptime->uptime_ns : moment.boottime_ns;
-    const std::uint64_t age = saturating_sub(uptime.uptime_ns, identity.start_boottime_ns);
+  else
+    uptime.uptime_ns = saturating_sub(moment.boottime_ns, identity.start_boottime_ns);
+  if (has_own_btime(identity))
+    uptime.btime_s = identity.start_realtime_s;
+  else
     uptime.btime_s = facts.stat
                          ? static_cast<std::int64_t>(facts.stat->btime)
                          : identity.start_realtime_s -
-                               static_cast<std::int64_t>((uptime.uptime_ns - age) / kNsPerSecond);
-  } else {
-    uptime.uptime_ns = saturating_sub(moment.boottime_ns, identity.start_boottime_ns);
-    uptime.btime_s = identity.start_realtime_s;
-  }
+                               static_cast<std::int64_t>(identity.start_boottime_ns / kNsPerSecond);
   for (const ShownCpuTime& time : times)
     uptime.idle_ns = saturating_add(uptime.idle_ns, time.idle_ns);
   return uptime;
@@ -258,6 +258,12 @@ Nodes choose_nodes(const host::Cpus& host, const CpuSet& mems, const Cpus& cpus)
   nodes.has_normal_memory = host.nodes_with_normal_memory & nodes.has_memory;
   nodes.has_generic_initiator = host.nodes_with_generic_initiator & nodes.online;
   return nodes;
+}
+
+bool has_own_btime(const Identity& identity) {
+  if (!identity.limited) return false;
+  return identity.policy.uptime == UptimePolicy::kContainer ||
+         (identity.policy.uptime == UptimePolicy::kAuto && identity.time_namespace);
 }
 
 Resources resources(host::Facts facts, const cgroup::State& state, const Identity& identity,

@@ -41,6 +41,7 @@ struct Identity {
   std::string id, name, hostname;
   std::uint64_t start_boottime_ns = 0;               // CLOCK_BOOTTIME of the host at its start
   std::int64_t start_realtime_s = 0;                 // seconds since the epoch at its start
+  bool time_namespace = false;                       // its clocks begin at its start
   bool limited = true;                               // false: the host itself, shown as it is
   std::optional<std::uint64_t> disk_capacity_bytes;  // of its root filesystem, where it is limited
   std::optional<Disk> disk;                          // that filesystem's own device
@@ -145,6 +146,11 @@ Cpus choose_cpus(const host::Cpus& host, const cgroup::Limits& limits, const Pol
 
 // The nodes of the shown CPUs and of the memory that `mems` (empty: any) allows.
 Nodes choose_nodes(const host::Cpus& host, const CpuSet& mems, const Cpus& cpus);
+
+// Whether its btime is its start. The start times of processes (proc(5)) count from btime: without
+// a time namespace they count from the machine's boot, and a later one would put them in the
+// future, for all who add the two. UptimePolicy::kContainer has it nevertheless.
+bool has_own_btime(const Identity& identity);
 
 Resources resources(host::Facts facts, const cgroup::State& state, const Identity& identity,
                     const Moment& moment);

@@ -64,6 +64,7 @@ Identity identity(const nlohmann::json& options, const host::Facts& facts) {
       facts.uptime->uptime_ns - options.at("age_s").get<std::uint64_t>() * 1'000'000'000;
   identity.start_realtime_s =
       static_cast<std::int64_t>(facts.stat->btime + identity.start_boottime_ns / 1'000'000'000);
+  identity.time_namespace = options.value("time_namespace", true);
   identity.limited = options.value("limited", true);
   if (options.contains("disk_capacity_bytes"))
     identity.disk_capacity_bytes = options.at("disk_capacity_bytes").get<std::uint64_t>();

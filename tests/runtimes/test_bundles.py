@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 
 import engines
 import machine as machines
@@ -44,6 +45,20 @@ def test_the_memory_of_the_machine_is_not_to_be_seen(bundle, runtime):
                                  "ls /sys/devices/system/memory 2>/dev/null; true"]
     bundle.write(config)
     assert bundle.run(runtime).stdout == ""
+
+
+@every_runtime
+def test_processes_have_started_now(bundle, runtime):
+    """As programs tell that: btime of /proc/stat, and what /proc/PID/stat counts from there."""
+    config = bundle.read()
+    config["process"]["args"] = ["/bin/sh", "-c", "grep btime /proc/stat; cat /proc/self/stat; "
+                                 "cut -d. -f1 /proc/uptime"]
+    bundle.write(config)
+    btime, stat, uptime = bundle.run(runtime).stdout.splitlines()
+    ticks = int(stat.rsplit(")", 1)[1].split()[19])
+    started = int(btime.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    assert abs(time.time() - started) < 60
+    assert int(uptime) < 60
 
 
 LIKE_LIBNUMA = r"""

@@ -106,6 +106,7 @@ TEST_F(ContainerTest, TheStartIsByTheClockAsItIsNow) {
   const std::int64_t start_s = ::time(nullptr) - 5;
   // Registered before the clock was set.
   record.start_realtime_s = 1000;
+  record.time_namespace = true;
   const auto container = HostTest::open(std::move(record));
   ASSERT_TRUE(container) << container.error().message();
   const auto shown = (*container)->resources(view::kNeedHostStat);

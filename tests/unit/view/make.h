@@ -106,6 +106,7 @@ inline Identity make_identity() {
   identity.hostname = "web.example";
   identity.start_boottime_ns = 1000 * kSecond;
   identity.start_realtime_s = 1'700'000'000;
+  identity.time_namespace = true;
   return identity;
 }
 

@@ -157,6 +157,19 @@ TEST(Uptime, IsTheContainersAgeAndItsIdleTime) {
   EXPECT_EQ(render_uptime(host_itself()), "5000.00 9000.00\n");
 }
 
+// What /proc/PID/stat has counts from the machine's boot then.
+TEST(Uptime, WithoutATimeNamespaceProcessesAreNotOfTheFuture) {
+  Identity identity = make_identity();
+  const auto btime = [&] {
+    return resources(make_host(), make_state(), identity, {}).uptime.btime_s;
+  };
+  EXPECT_EQ(btime(), 1'700'000'000);
+  identity.time_namespace = false;
+  EXPECT_EQ(btime(), 1'600'000'000);
+  identity.policy.uptime = UptimePolicy::kContainer;
+  EXPECT_EQ(btime(), 1'700'000'000);
+}
+
 TEST(Loadavg, HasFiveFields) {
   LoadAccounting load;
   load.load1 = 0.125, load.load5 = 12.5, load.load15 = 3.999;
