@@ -122,6 +122,24 @@ std::vector<Extent> join(std::vector<Extent> extents, std::uint64_t gap) {
   return joined;
 }
 
+// From the backup of the journal's inode, whose i_block has a tree of extents
+// (fs/ext4/ext4_extents.h) of one level.
+std::vector<Extent> parse_journal_extents(const std::string& b, const Superblock& s) {
+  constexpr std::size_t kTree = 0x10C, kHeaderBytes = 12, kExtentBytes = 12, kMost = 4;
+  constexpr std::uint16_t kExtentMagic = 0xF30A;
+  constexpr std::uint64_t kMostBlocks = 0x8000;
+  std::vector<Extent> extents;
+  if (b[0xFD] != 1 || le16(b, kTree) != kExtentMagic || le16(b, kTree + 6) != 0) return extents;
+  const std::size_t count = std::min<std::size_t>(le16(b, kTree + 2), kMost);
+  for (std::size_t at = kTree + kHeaderBytes; extents.size() < count; at += kExtentBytes) {
+    const std::uint64_t first = le32(b, at + 8) | static_cast<std::uint64_t>(le16(b, at + 6)) << 32;
+    const std::uint64_t blocks = le16(b, at + 4);
+    if (blocks > kMostBlocks || first >= s.blocks || blocks > s.blocks - first) return {};
+    extents.push_back({first * s.block_bytes, blocks * s.block_bytes});
+  }
+  return extents;
+}
+
 Result<Superblock> parse_superblock(const std::string& b) {
   if (b.size() < kSuperblockBytes || le16(b, 0x38) != kMagic) return invalid("no superblock");
   const std::uint32_t compat = le32(b, 0x5C), incompat = le32(b, 0x60), log_block = le32(b, 0x18);
@@ -159,6 +177,7 @@ Result<Superblock> parse_superblock(const std::string& b) {
       s.inode_bytes > s.block_bytes)
     return invalid("its group descriptors or inodes are impossible");
   if (s.groups() > kMaxGroups) return invalid("it has too many groups");
+  if (s.journal_bytes > 0) s.journal = parse_journal_extents(b, s);
   return s;
 }
 
@@ -206,6 +225,7 @@ Result<std::vector<Extent>> read_used_blocks(int file, const Superblock& s) {
 
 Result<std::vector<Extent>> read_metadata_blocks(int file, const Superblock& s) {
   std::vector<Extent> blocks = {{0, (s.first_data_block + 1ULL) * s.block_bytes}};
+  blocks.insert(blocks.end(), s.journal.begin(), s.journal.end());
   const std::vector<Group> groups = UMWELT_TRY(read_groups(file, s));
   for (const Group& group : groups) {
     blocks.push_back({group.descriptor_block * s.block_bytes, s.block_bytes});

@@ -32,6 +32,7 @@ struct Superblock {
   std::uint32_t reserved_gdt_blocks = 0;
   std::uint64_t first_meta_bg = 0;  // from this block of descriptors on they are scattered
   std::uint64_t journal_bytes = 0;
+  std::vector<Extent> journal;  // where it is; what mkfs makes has no more extents than are told
   std::uint16_t state = 0;      // kStateClean, kStateErrors
   bool sparse_super = false;    // backups only in groups 0, 1 and powers of 3, 5 and 7
   bool needs_recovery = false;  // the journal is to be replayed
@@ -57,7 +58,7 @@ Result<Superblock> read_superblock(int file);
 // journal. EUCLEAN as above.
 Result<std::vector<Extent>> read_used_blocks(int file, const Superblock& superblock);
 
-// Bitmaps, inode tables, group descriptors and backups, without the journal.
+// Bitmaps, inode tables, group descriptors and backups, and the journal.
 Result<std::vector<Extent>> read_metadata_blocks(int file, const Superblock& superblock);
 
 }  // namespace umwelt::vdisk

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -165,9 +166,22 @@ void Housekeeping::Impl::thaw_all() {
 }
 
 void Housekeeping::Impl::keep_ballast() {
-  if (settings.ballast_bytes == 0) return;
+  if (settings.ballast_bytes == 0) {
+    ::unlinkat(store.directory(), kBallast, 0);
+    return;
+  }
   const auto file = open_at(store.directory(), kBallast, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
-  if (file && ::fallocate(file->get(), 0, 0, static_cast<off_t>(settings.ballast_bytes)) != 0)
+  struct stat status {};
+  if (!file || ::fstat(file->get(), &status) != 0) return;
+  // Not out of what it must leave: it would be given up at once, and come again.
+  const auto held = static_cast<std::uint64_t>(status.st_blocks) * 512;
+  const auto sums = store.sums();
+  if (!sums || saturating_sub(saturating_add(sums->free_bytes, held), settings.ballast_bytes) <
+                   sums->low_water_bytes) {
+    ::unlinkat(store.directory(), kBallast, 0);
+    return;
+  }
+  if (::fallocate(file->get(), 0, 0, static_cast<off_t>(settings.ballast_bytes)) != 0)
     ::unlinkat(store.directory(), kBallast, 0);
 }
 

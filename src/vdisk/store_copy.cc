@@ -31,14 +31,12 @@ Result<void> Store::reserve(int to, int from, const Record& record) const {
   return reserve_copy(from, to);
 }
 
-// A reflink shares its metadata with the original until it is written: there is nothing to
-// allocate.
+// What is allocated but was never written, as most of a journal, is a hole in a copy, also in a
+// reflink.
 Result<void> Store::fill(int to, int from, const Record& record,
                          const CopyProgress& progress) const {
   const bool may_share = record.cls != Class::kGuaranteed;
-  const CopyWay way = UMWELT_TRY(
-      copy_file(from, to, may_share, progress, [&] { return reserve(to, from, record); }));
-  if (way == CopyWay::kReflink) return {};
+  UMWELT_TRY(copy_file(from, to, may_share, progress, [&] { return reserve(to, from, record); }));
   return allocate_for(to, record.cls, record.capacity_bytes, to);
 }
 
@@ -89,6 +87,9 @@ Result<std::vector<std::string>> Store::thaw_forgotten() const {
 Result<void> Store::copy(const std::string& name, const std::string& new_name, bool read_only,
                          const CopyProgress& progress) const {
   UMWELT_CHECK(check_name(new_name));
+  // Before all is copied; link() says the same of one that came meanwhile.
+  if (::faccessat(directory_.get(), new_name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    return fail(EEXIST, new_name);
   const Reached from = UMWELT_TRY(reach(name, Lock::kShared, false));
   const int file = from.disk ? from.disk->file() : from.file.get();
   Record record = UMWELT_TRY(read_record(file));
@@ -96,10 +97,12 @@ Result<void> Store::copy(const std::string& name, const std::string& new_name, b
   if (::fstat(file, &status) != 0) return fail_errno(name);
   UMWELT_CHECK(admit(record.capacity_bytes, static_cast<std::uint64_t>(status.st_blocks) * 512));
   const UniqueFd to = UMWELT_TRY(create_unnamed(directory_.get(), 0));
-  if (from.disk)
+  if (from.disk) {
     UMWELT_CHECK(copy_in_use(*from.disk, to.get(), name, progress));
-  else
+    UMWELT_CHECK(allocate_for(to.get(), record.cls, record.capacity_bytes, to.get()));
+  } else {
     UMWELT_CHECK(fill(to.get(), file, record, progress));
+  }
   record.id = random_id();
   record.created_s = std::time(nullptr);
   record.snapshot_of = read_only ? name : "";

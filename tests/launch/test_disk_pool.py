@@ -105,6 +105,28 @@ def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tm
     wait_until(lambda: not loops_of(near))
 
 
+def test_the_ballast_is_above_the_marks(umwelt, host_filesystem, tmp_path):
+    """Else it would be given up for space, and made again of it, without end."""
+    near = Umwelt(host_filesystem)
+    near.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
+    free = os.statvfs(host_filesystem).f_bavail * os.statvfs(host_filesystem).f_frsize
+
+    def ballasts(low_water, ballast):
+        (tmp_path / "umwelt.toml").write_text(
+            f'[disk]\nlow_water = "{low_water >> 20}m"\ncritical = "10m"\nballast = "{ballast}"\n')
+        near.ok("daemon", "start")
+        time.sleep(1)
+        near.ok("daemon", "stop")
+        return [file.stat().st_blocks * 512 for file in host_filesystem.rglob("ballast")]
+
+    try:
+        assert ballasts(free - 60 * MIB, "80m") == []
+        assert ballasts(free - 100 * MIB, "80m") == [80 * MIB]
+        assert ballasts(free - 100 * MIB, "0") == []
+    finally:
+        near.clean_up()
+
+
 def test_what_others_write_stops_nobody(umwelt, image, host_filesystem, tmp_path):
     """What is dirty in memory will be on some disk, but not on this one."""
     near = Umwelt(host_filesystem)

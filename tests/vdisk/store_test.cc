@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "host.h"
+#include "vdisk/ext4.h"
 #include "vdisk/image_file.h"
 #include "vdisk/io_limits.h"
 #include "vdisk/ready.h"
@@ -222,6 +223,21 @@ TEST_P(StoreTest, SnapshotAndClone) {
   const auto file = store.lock("snap");
   ASSERT_TRUE(file);
   EXPECT_EQ(check(file->get(), Effort::kLook)->health, Health::kClean);
+  EXPECT_EQ(store.copy("a", "again", false, {}).error().code, EEXIST);
+  // A full host is no reason for either to lose its journal.
+  for (const char* name : {"snap", "again"}) {
+    const auto copy = open_at(store.directory(), name, O_RDONLY);
+    ASSERT_TRUE(copy);
+    const auto superblock = read_superblock(copy->get());
+    ASSERT_TRUE(superblock);
+    std::uint64_t journal = 0, wanted = 19'000'000;  // f
+    for (const Extent& e : superblock->journal) journal += e.size;
+    EXPECT_EQ(journal, superblock->journal_bytes);
+    for (const Extent& e : *read_metadata_blocks(copy->get(), *superblock)) wanted += e.size;
+    ASSERT_EQ(::fsync(copy->get()), 0);
+    ASSERT_EQ(::fstat(copy->get(), &status), 0);
+    EXPECT_GE(static_cast<std::uint64_t>(status.st_blocks) * 512, wanted) << name;
+  }
 }
 
 TEST_P(StoreTest, ResizeOffline) {
