@@ -69,6 +69,10 @@ Result<vdisk::Disk> Storage::existing_disk(const Spec& spec) const {
   const vdisk::Record& record = *entry->record;
   if (record.kind == vdisk::Kind::kVolume)
     return fail(0, fmt::format("{} is a volume: mount it with --volume", what));
+  if (record.kind == vdisk::Kind::kClone && !spec.image.empty() && record.image != spec.image)
+    return fail(
+        0, fmt::format("{} is a clone of {}, not of image {}: leave --image away", what,
+                       record.image.empty() ? "another one" : "image " + record.image, spec.image));
   if (record.kind == vdisk::Kind::kOverlay && !record.image.empty() && record.image != spec.image)
     return fail(0, fmt::format("{} belongs to image {}: give --image {}", what, record.image,
                                record.image));
