@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/workers.h"
 
+#include <sched.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -31,7 +34,15 @@ Pool& the_pool() {
   return *pool;
 }
 
+// A thread starts on the CPUs of the one that makes it, which may be bound to those of a reader.
+void run_anywhere() {
+  cpu_set_t cpus;
+  if (::sched_getaffinity(::getpid(), sizeof cpus, &cpus) == 0)
+    (void)::sched_setaffinity(0, sizeof cpus, &cpus);
+}
+
 void serve(std::function<void()> work) {
+  run_anywhere();
   Pool& pool = the_pool();
   Worker self;
   for (;;) {
