@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "base/child_process.h"
@@ -68,7 +69,15 @@ Result<int> stop(const Context& context, bool force) {
   if (daemon.is_null()) return fail(0, nobody_listens(context));
   const launch::Store store = UMWELT_TRY(open_store(context.directories));
   std::size_t running = 0;
-  for (const launch::Launched& launched : UMWELT_TRY(store.all())) running += is_running(launched);
+  std::set<std::string> ours;
+  for (const launch::Launched& launched : UMWELT_TRY(store.all())) {
+    ours.insert(launched.spec.id);
+    running += is_running(launched);
+  }
+  // Those of other runtimes; one without an init has no files mounted.
+  auto client = UMWELT_TRY(control::Client::connect(context.directories.socket()));
+  for (const container::Record& record : UMWELT_TRY(client.list()))
+    running += record.init_pid > 0 && !ours.contains(record.id);
   if (running > 0 && !force)
     return fail(0,
                 fmt::format("{} running container{} would see no /proc/meminfo any more: stop {} "

@@ -161,6 +161,9 @@ def test_ps_and_stop_of_one_of_another_runtime(bundle, machine, tmp_path):
             assert found["registered"]["id"] == "box" and found["launched"] is None, found
             assert machine.umwelt("explain", name, "/proc/meminfo").stdout.startswith("MemTotal:")
             assert ": 0 mounted" in machine.umwelt("attach", name).stdout
+        refused = machine.umwelt("daemon", "stop", check=False)
+        assert refused.returncode == 1, refused
+        assert "1 running container would see no /proc/meminfo any more" in refused.stderr
     machine.nothing_left()
 
 
