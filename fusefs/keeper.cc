@@ -35,16 +35,6 @@ constexpr auto kRetirePatience = 5000ms;
 constexpr auto kMaxDelay = 1000ms;
 constexpr const char* kKept = "kept/";
 
-// Also when another file has that name by now, which a package that is upgraded brings.
-std::string program_path() {
-  constexpr std::string_view kReplaced = " (deleted)";  // proc(5)
-  char path[PATH_MAX];
-  const ssize_t n = ::readlink("/proc/self/exe", path, sizeof(path));
-  std::string_view program(path, n > 0 ? static_cast<std::size_t>(n) : 0);
-  if (program.ends_with(kReplaced)) program.remove_suffix(kReplaced.size());
-  return std::string(program);
-}
-
 // What systemd keeps for us: not the locks, which must be free when nobody of us is left.
 bool worth_storing(const std::string& name) {
   return name == "journal" || name == "listener" || name.starts_with(kKept) ||

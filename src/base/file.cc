@@ -165,6 +165,15 @@ Result<void> replace_file(const std::string& path, std::string_view text, mode_t
   return {};
 }
 
+std::string program_path() {
+  constexpr std::string_view kReplaced = " (deleted)";  // proc(5)
+  char path[PATH_MAX];
+  const ssize_t n = ::readlink("/proc/self/exe", path, sizeof path);
+  std::string_view program(path, n > 0 ? static_cast<std::size_t>(n) : 0);
+  if (program.ends_with(kReplaced)) program.remove_suffix(kReplaced.size());
+  return std::string(program);
+}
+
 Result<void> make_directories(const std::string& path, mode_t mode) {
   for (std::size_t end = 0; end != std::string::npos;) {
     end = path.find('/', end + 1);

@@ -67,6 +67,10 @@ Result<void> replace_file(const std::string& path, std::string_view text, mode_t
 // number, and get what is said to people. For the beginning of main().
 void open_standard_descriptors();
 
+// The path of this program; also when another file has that name by now, which a package that is
+// upgraded brings. Empty where there is no /proc.
+std::string program_path();
+
 // mkdir -p; an existing directory is no error.
 Result<void> make_directories(const std::string& path, mode_t mode = 0755);
 

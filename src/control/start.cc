@@ -58,11 +58,9 @@ bool executable(const std::string& path) {
 // Of this program. A file that is mounted nowhere has no path but "/"; such a process has it for
 // its name.
 std::string own_folder() {
-  char self[PATH_MAX] = "";
-  const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self - 1);
-  std::string_view path(self, size > 0 ? static_cast<std::size_t>(size) : 0);
+  std::string path = program_path();
   if (path.size() <= 1) path = program_invocation_name;
-  return std::string(path.substr(0, path.rfind('/') + 1));
+  return path.substr(0, path.rfind('/') + 1);
 }
 
 // Beside this program, in the sbin beside its bin, in PATH.

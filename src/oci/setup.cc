@@ -210,10 +210,8 @@ constexpr Runtime kRuntimes[] = {
     {"cdi", plan_cdi}};
 
 Result<std::string> beside_this_program(const char* name) {
-  char self[PATH_MAX];
-  const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self);
-  if (size <= 0) return fail_errno("find this program");
-  const std::string path(self, static_cast<std::size_t>(size));
+  const std::string path = program_path();
+  if (path.empty()) return fail(0, "find this program: there is no /proc");
   const std::string beside = path.substr(0, path.rfind('/') + 1) + name;
   if (::access(beside.c_str(), X_OK) != 0) return fail_errno(beside);
   return beside;

@@ -158,7 +158,7 @@ std::string listener_for(const std::string& runtime, const RuntimeCommand& comma
 Additions additions_for(const std::string& runtime, const RuntimeCommand& command,
                         const Choice& choice, const container::Directories& directories) {
   Additions additions;
-  additions.hook = {read_link("/proc/self/exe"), "oci-hook"};
+  additions.hook = {program_path(), "oci-hook"};
   const container::Directories usual;
   if (directories.runtime != usual.runtime)
     additions.hook.insert(additions.hook.end(), {"--runtime-dir", directories.runtime});
