@@ -166,6 +166,8 @@ Result<std::string> parse_environment(std::string_view text) {
 
 Result<std::vector<std::string>> parse_environment_file(std::string_view text) {
   std::vector<std::string> variables;
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   while (auto line = next_line(text)) {
     if (line->ends_with('\r')) line->remove_suffix(1);
     line->remove_prefix(std::min(line->find_first_not_of(" \t"), line->size()));

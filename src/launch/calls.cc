@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/parse.h"
 #include "intercept/notice.h"
 #include "intercept/paths.h"
 #include "intercept/process_state.h"
@@ -23,6 +24,15 @@ Result<intercept::Fallback> give_listener(const container::Directories& director
                                    std::move(notice));
 }
 
+Result<void> close_inherited() {
+  for (const std::string& name : UMWELT_TRY(read_names_at(AT_FDCWD, "/proc/self/fd"))) {
+    const int fd = static_cast<int>(parse_u64(name).value_or(0));
+    const int flags = ::fcntl(fd, F_GETFD);
+    if (fd > STDERR_FILENO && flags >= 0 && (flags & FD_CLOEXEC) == 0) ::close(fd);
+  }
+  return {};
+}
+
 Result<void> leave_behind(intercept::Fallback& fallback) {
   // Not in those that this process has entered for its child.
   const UniqueFd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
@@ -34,7 +44,7 @@ Result<void> leave_behind(intercept::Fallback& fallback) {
   ::setsid();
   if (const auto null = open_at(AT_FDCWD, "/dev/null", O_RDWR))
     for (const int fd : {0, 1, 2}) ::dup2(null->get(), fd);
-  if (::chdir("/") != 0) ::_exit(1);
+  if (::chdir("/") != 0 || !close_inherited()) ::_exit(1);
   fallback.run();
   ::_exit(0);
 }

@@ -16,6 +16,10 @@ namespace umwelt::launch {
 Result<intercept::Fallback> give_listener(const container::Directories& directories,
                                           const std::string& id, UniqueFd listener);
 
+// For a process that stays when its caller goes: closes what it was started with besides 0, 1 and
+// 2, such as a lock of a script, which is all that would outlive an exec(2).
+Result<void> close_inherited();
+
 // For a process that nobody waits for: a process of its own for the fallback, until nobody is left
 // who could call.
 Result<void> leave_behind(intercept::Fallback& fallback);

@@ -107,8 +107,10 @@ class Run {
     }));
     started();
     supervised_.relay_stdin = spec_.tty && spec_.interactive && !spec_.detach;
-    const int exit_code = UMWELT_TRY(supervise(std::move(supervised_), signals_));
-    return finish(exit_code);
+    Result<Outcome> outcome = fail(ECHILD, "wait for the container");
+    supervised_.ended = [&](int exit_code) { outcome = finish(exit_code); };
+    UMWELT_TRY(supervise(std::move(supervised_), signals_));
+    return outcome;
   }
 
   Result<void> make_output_pipes(Output& child_output) {
@@ -238,7 +240,7 @@ Result<void> become_daemon() {
   for (int fd : {0, 1, 2})
     if (::dup2(null.get(), fd) < 0) return fail_errno("redirect a stream");
   if (::chdir("/") != 0) return fail_errno("chdir /");
-  return {};
+  return close_inherited();
 }
 
 using Daemon = std::optional<control::Client>;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/syscall.h>
 
@@ -39,15 +40,38 @@ Result<bool> ended(int pidfd, std::optional<Clock::time_point> deadline) {
   }
 }
 
+bool is_tidied(const Store& store, const std::string& id) {
+  const auto now = store.find(id);
+  return !now || now->status == Status::kStopped;
+}
+
+// For what it has to do; it may have output left that nobody takes. One that was suspended, as a
+// job of a shell is, is woken; a job in the background that has a terminal falls asleep again.
+Result<void> wait_monitor(const Launched& launched, int monitor, const Store& store) {
+  constexpr std::chrono::milliseconds kStep{100};
+  constexpr int kStepsToWake = 10, kStepsToGiveUp = 20;
+  for (int stopped = 0; !UMWELT_TRY(ended(monitor, Clock::now() + kStep));) {
+    if (is_tidied(store, launched.spec.id)) return {};
+    const auto process = container::read_process_stat(launched.monitor_pid);
+    if (!process || process->state != 'T') continue;
+    if (++stopped == kStepsToWake) (void)send(monitor, SIGCONT);
+    if (stopped == kStepsToGiveUp)
+      return fail(0,
+                  fmt::format("the container has ended; process {}, which tidies up after it, is "
+                              "stopped: continue it (fg, kill -CONT {}) or kill it",
+                              launched.monitor_pid, launched.monitor_pid));
+  }
+  return {};
+}
+
 // A container's monitor tidies up and goes; without one that is for us to do.
 Result<void> wait_tidied(const Launched& launched, const container::Directories& directories) {
-  if (const auto monitor = open_process(launched.monitor_pid, launched.monitor_starttime))
-    UMWELT_TRY(ended(monitor->get(), std::nullopt));
   Store store(directories);
+  if (const auto monitor = open_process(launched.monitor_pid, launched.monitor_starttime))
+    UMWELT_CHECK(wait_monitor(launched, monitor->get(), store));
   auto reaped = store.reap();
   if (reaped) return reaped;
-  const auto now = store.find(launched.spec.id);
-  if (!now || now->status == Status::kStopped) return {};  // it was about another
+  if (is_tidied(store, launched.spec.id)) return {};  // it was about another
   return reaped;
 }
 

@@ -100,13 +100,20 @@ class Supervisor {
       relay(supervised_.master, "stdout", reads);
       relay(supervised_.out, "stdout", reads);
       relay(supervised_.err, "stderr", reads);
+      if (ended_) UMWELT_CHECK(reap());
     }
-    if (supervised_.log != nullptr) (void)supervised_.log->flush();
-    const int code = UMWELT_TRY(wait_exit_code(supervised_.pidfd));
-    return killed_by_ ? 128 + *killed_by_ : code;
+    return exit_code_;
   }
 
  private:
+  Result<void> reap() {
+    if (supervised_.log != nullptr) (void)supervised_.log->flush();
+    const int code = UMWELT_TRY(wait_exit_code(supervised_.pidfd));
+    exit_code_ = killed_by_ ? 128 + *killed_by_ : code;
+    if (supervised_.ended) supervised_.ended(exit_code_);
+    return {};
+  }
+
   int timeout_ms() const {
     const int fallback_ms = supervised_.fallback ? supervised_.fallback->timeout_ms() : -1;
     if (!input_ended_) return fallback_ms;
@@ -184,6 +191,7 @@ class Supervisor {
   bool input_ended_ = false, told_in_lines_ = false;
   std::string input_, output_;  // of the terminal, not written yet
   std::optional<int> killed_by_;
+  int exit_code_ = 0;
 };
 
 }  // namespace
@@ -198,6 +206,10 @@ Result<UniqueFd> block_signals() {
       ::sigaddset(&set, signal);
   }
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return fail_errno("block signals");
+  sigset_t stop;
+  ::sigemptyset(&stop);
+  ::sigaddset(&stop, SIGTSTP);
+  if (::sigprocmask(SIG_BLOCK, &stop, nullptr) != 0) return fail_errno("block SIGTSTP");
   ::signal(SIGPIPE, SIG_IGN);
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) return fail_errno("signalfd");

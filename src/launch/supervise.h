@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 
 #include "base/result.h"
@@ -14,7 +15,8 @@
 
 namespace umwelt::launch {
 
-// Blocks the signals that supervise() passes on and gives them as a signalfd(2). Call it before
+// Blocks the signals that supervise() passes on and gives them as a signalfd(2). SIGTSTP is blocked
+// only: a launcher that stands still does not reap. Call it before
 // the child is born, so that none is lost.
 Result<UniqueFd> block_signals();
 
@@ -27,6 +29,9 @@ struct Supervised {
   intercept::Fallback* fallback = nullptr;  // nullptr: its syscalls are the kernel's
   LogFile* log = nullptr;                   // nullptr: the terminal is relayed to stdout
   bool relay_stdin = false;                 // to the terminal
+  // Called with the exit code when the process has ended and is reaped, be there output that nobody
+  // takes: a container ends only when all its processes are reaped.
+  std::function<void(int)> ended;
 };
 
 // Waits until it has ended and gives its exit code, 128 + signal when killed. A signal to the

@@ -2,6 +2,7 @@
 """`umwelt exec`, detached containers and their logs, terminals."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -360,3 +361,73 @@ def test_endless_output_does_not_hold_signals_back(umwelt):
     process.send_signal(signal.SIGTERM)
     assert process.wait(20 * SLOWNESS) == 143
     reader.join()
+
+
+def fill_the_terminal():
+    return ["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x; echo done > /tmp/done; sleep 600"]
+
+
+@contextlib.contextmanager
+def nobody_reads(*command):
+    """A command whose output is a pipe that stays full."""
+    process = subprocess.Popen([UMWELT, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def fills_up(process):
+    """Whether it has stopped writing: FIONREAD of the pipe stays the same."""
+    def unread():
+        buffer = bytearray(4)
+        fcntl.ioctl(process.stdout, termios.FIONREAD, buffer)
+        return int.from_bytes(buffer, "little")
+    before = unread()
+    time.sleep(0.3)
+    return 10000 < before == unread()
+
+
+def test_output_of_exec_that_nobody_takes_holds_up_no_end(umwelt, name, monkeypatch):
+    for key, value in umwelt.environment.items():
+        monkeypatch.setenv(key, value)
+    with nobody_reads("exec", "-t", name, *fill_the_terminal()) as process:
+        wait_until(lambda: fills_up(process), 30)
+        start = time.monotonic()
+        umwelt.ok("stop", "--time", "1", name)
+        assert time.monotonic() - start < 15 * SLOWNESS
+        assert process.poll() is None
+        assert len(process.stdout.read()) > 60000  # what was written before the end
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_launcher_that_stands_still_holds_up_no_stop(umwelt, monkeypatch, suspended):
+    for key, value in umwelt.environment.items():
+        monkeypatch.setenv(key, value)
+    one = f"still-{os.getpid()}"
+    with nobody_reads("run", "--rm", "-t", "--name", one, "--", *fill_the_terminal()) as process:
+        wait_until(lambda: fills_up(process), 30)
+        if suspended:
+            process.send_signal(signal.SIGSTOP)
+        cgroup = umwelt.launched(one)["spec"]["id"]
+        umwelt.ok("stop", "--time", "1", one)
+        assert not any((folder / "umwelt" / cgroup).exists() for folder in HIERARCHIES)
+        assert one not in umwelt.ok("ps")
+        process.stdout.read()
+        assert process.wait() == 137
+
+
+def test_what_stays_keeps_nothing_of_the_callers(umwelt, tmp_path, monkeypatch):
+    """As a lock of a script, which ends with the script."""
+    lock = tmp_path / "lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        one = f"lock-{os.getpid()}"
+        umwelt.ok("run", "--detach", "--name", one, "--", "sleep", "600", pass_fds=[file.fileno()])
+        umwelt.ok("exec", "--detach", one, "sleep", "500", pass_fds=[file.fileno()])
+    try:
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        umwelt.ok("rm", "--force", one)

@@ -139,7 +139,7 @@ def test_signals_and_descriptors_are_clean(umwelt):
 
 def test_environment(umwelt, tmp_path):
     file = tmp_path / "variables"
-    file.write_text("# comment\nA=file\n  B=x=y\n\nHOME_KEPT\n")
+    file.write_text("\ufeff# comment\nA=file\n  B=x=y\n\nHOME_KEPT\n")
     umwelt.environment["HOME_KEPT"] = "kept"
     text = umwelt.run("-e", "A=1", "--env", "EMPTY=", "-e", "NOT_THERE", "--env-file", file,
                       "-e", "A=2", "--hostname", "box", "--", "env")
