@@ -54,6 +54,10 @@ Result<UniqueFd> memory_layer(const Spec& spec) {
   return memory;
 }
 
+// Record::image_digest of an overlay that lies on the host's root or on --rootfs. One that was
+// never used has none.
+constexpr char kDirectory[] = "directory";
+
 vdisk::Kind kind_of(const DiskSpec& disk) {
   return disk.mode == DiskMode::kClone ? vdisk::Kind::kClone : vdisk::Kind::kOverlay;
 }
@@ -76,11 +80,13 @@ Result<vdisk::Disk> Storage::existing_disk(const Spec& spec) const {
   if (record.kind == vdisk::Kind::kOverlay && !record.image.empty() && record.image != spec.image)
     return fail(0, fmt::format("{} belongs to image {}: give --image {}", what, record.image,
                                record.image));
-  if (record.kind == vdisk::Kind::kOverlay && image_ && !record.image_digest.empty() &&
-      record.image_digest != image_->digest)
+  if (record.kind == vdisk::Kind::kOverlay && !record.image.empty() && image_ &&
+      !record.image_digest.empty() && record.image_digest != image_->digest)
     return fail(0, fmt::format("{} lies on another content of image {}: import what it was made "
                                "with ({})",
                                what, record.image, record.image_digest));
+  if (record.kind == vdisk::Kind::kOverlay && image_ && record.image_digest == kDirectory)
+    return fail(0, what + " was used without an image: leave --image away");
   auto disk = store_->attach(wanted.name);
   if (!disk) return explained(disk.error(), what);
   return disk;
@@ -93,7 +99,7 @@ Result<void> Storage::bind(const Spec& spec) {
     r.container = spec.id;
     if (r.kind == vdisk::Kind::kClone) return {};
     r.image = spec.image;
-    r.image_digest = image_ ? image_->digest : "";
+    r.image_digest = image_ ? image_->digest : kDirectory;
     return {};
   });
 }
@@ -117,7 +123,7 @@ Result<vdisk::Disk> Storage::new_disk(const Spec& spec, const vdisk::ImageStore&
   record.cls = wanted.cls;
   record.capacity_bytes = UMWELT_TRY(vdisk::Store::round_capacity(wanted.capacity_bytes));
   record.image = spec.image;
-  record.image_digest = image_ ? image_->digest : "";
+  record.image_digest = image_ ? image_->digest : kDirectory;
   record.container = spec.id;
   record.keep = wanted.keep;
   const std::string what = fmt::format("a vdisk of {}", vdisk::amount(record.capacity_bytes));

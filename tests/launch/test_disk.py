@@ -119,6 +119,28 @@ def test_kept_disk_is_used_again(umwelt, image):
     umwelt.ok("vdisk", "rm", "kept")
 
 
+def test_what_lies_on_another_root_is_refused(umwelt, image):
+    umwelt.run("--disk", "64m", "--keep", "--name", "plain", "--", "touch", "/etc/f")
+    refused(umwelt, "run", "--image", image, "--disk", "plain", "--", "true",
+            text="was used without an image: leave --image away")
+    assert umwelt.run("--disk", "plain", "--", "ls", "/etc/f") == "/etc/f\n"
+    wait_until(lambda: not vdisks(umwelt)["plain"]["in_use"])
+    umwelt.ok("vdisk", "rm", "plain")
+
+
+def test_a_clone_is_started_as_what_it_is(umwelt, image, tmp_path):
+    (tmp_path / "root/bin").mkdir(parents=True)
+    umwelt.ok("image", "import", tmp_path / "root", "--name", "other")
+    umwelt.run("--image", image, "--disk", "64m", "--disk-mode", "clone", "--keep", "--name", "full",
+               "--", "touch", "/etc/f")
+    refused(umwelt, "run", "--image", "other", "--disk", "full", "--", "true",
+            text=f"is a clone of image {image}, not of image other: leave --image away")
+    assert umwelt.run("--disk", "full", "--", "ls", "/etc/f") == "/etc/f\n"
+    wait_until(lambda: not vdisks(umwelt)["full"]["in_use"])
+    umwelt.ok("vdisk", "rm", "full")
+    umwelt.ok("image", "rm", "other")
+
+
 def test_one_container_at_a_time(umwelt, image):
     umwelt.ok("vdisk", "create", "one", "--size", "64m", "--image", image)
     with umwelt.detached("--image", image, "--disk", "one", "--", "sleep", "1000"):
