@@ -38,13 +38,14 @@ Result<void> leave_behind(intercept::Fallback& fallback) {
   const UniqueFd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
   if (!self) return fail_errno("pidfd_open");
   UMWELT_CHECK(join_namespaces(self.get(), CLONE_NEWPID | CLONE_NEWTIME));
+  UMWELT_CHECK(close_inherited());  // before the caller goes on
   const pid_t child = ::fork();
   if (child < 0) return fail_errno("make a process for the fallback");
   if (child > 0) return {};
   ::setsid();
   if (const auto null = open_at(AT_FDCWD, "/dev/null", O_RDWR))
     for (const int fd : {0, 1, 2}) ::dup2(null->get(), fd);
-  if (::chdir("/") != 0 || !close_inherited()) ::_exit(1);
+  if (::chdir("/") != 0) ::_exit(1);
   fallback.run();
   ::_exit(0);
 }

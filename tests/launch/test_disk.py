@@ -164,7 +164,7 @@ def test_vdisk_commands(umwelt, image):
     umwelt.ok("vdisk", "check", "a")
     umwelt.ok("vdisk", "snapshot", "a", "a-before")
     umwelt.ok("vdisk", "clone", "a-before", "b")
-    refused(umwelt, "run", "--image", image, "--disk", "a-before", "--", "true", text="snapshot")
+    refused(umwelt, "run", "--disk", "a-before", "--", "true", text="snapshot")
     df = json.loads(umwelt.ok("vdisk", "df", "--json"))
     names = [d["name"] for d in df["vdisks"]]
     assert set(names) >= {"a", "a-before", "b"} and names == sorted(names)
