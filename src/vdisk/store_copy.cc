@@ -88,8 +88,7 @@ Result<void> Store::copy(const std::string& name, const std::string& new_name, b
                          const CopyProgress& progress) const {
   UMWELT_CHECK(check_name(new_name));
   // Before all is copied; link() says the same of one that came meanwhile.
-  if (::faccessat(directory_.get(), new_name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-    return fail(EEXIST, new_name);
+  if (find(new_name)) return fail(EEXIST, new_name);
   const Reached from = UMWELT_TRY(reach(name, Lock::kShared, false));
   const int file = from.disk ? from.disk->file() : from.file.get();
   Record record = UMWELT_TRY(read_record(file));
