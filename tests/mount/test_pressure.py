@@ -242,6 +242,9 @@ print(len(held), last == errno.ENOSPC)
 """
 
 
+IDLE_WORKERS = 4  # at most, src/base/workers.cc
+
+
 def lasting_threads(tasks):
     """Without those that serve one connection to the control socket for a moment."""
     def count():
@@ -288,7 +291,7 @@ def test_an_unprivileged_user_opens_and_closes_many_without_effect_on_anyone(
     while daemon.fds() > descriptors + 4 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert daemon.fds() <= descriptors + 4
-    assert lasting_threads(tasks) == threads
+    assert lasting_threads(tasks) <= threads + IDLE_WORKERS
 
 
 def test_a_removed_cgroup_is_told(container, v2_folder):
