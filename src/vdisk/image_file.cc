@@ -174,11 +174,11 @@ Result<void> reserve_copy(int from, int to) {
   });
 }
 
-Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& progress,
-                          const BeforeCopy& before) {
+Result<void> copy_file(int from, int to, bool may_share, const CopyProgress& progress,
+                       const BeforeCopy& before) {
   struct stat status {};
   if (::fstat(from, &status) != 0) return fail_errno("fstat a vdisk's file");
-  if (may_share && ::ioctl(to, FICLONE, from) == 0) return CopyWay::kReflink;
+  if (may_share && ::ioctl(to, FICLONE, from) == 0) return {};
   if (before) UMWELT_CHECK(before());
   if (::ftruncate(to, status.st_size) != 0) return fail_errno("ftruncate a vdisk's file");
   const auto total = std::max<std::uint64_t>(static_cast<std::uint64_t>(status.st_blocks) * 512, 1);
@@ -191,7 +191,7 @@ Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& 
   UMWELT_CHECK(for_each_data(from, [&](off_t begin, off_t end) {
     return copy_range(from, to, begin, end, buffer, copied);
   }));
-  return CopyWay::kSparse;
+  return {};
 }
 
 }  // namespace umwelt::vdisk

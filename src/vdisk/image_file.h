@@ -38,13 +38,12 @@ bool has_name(int file);  // it was not removed
 Result<void> link_file(int file, int directory, const std::string& name);
 
 using CopyProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
-enum class CopyWay { kReflink, kSparse };
 // `to` (of length 0, in the same directory) becomes a copy of `from`: by reflink where the
 // filesystem can (and `may_share`), else by copying what is allocated, when `before` has said that
 // it may.
 using BeforeCopy = std::function<Result<void>()>;
-Result<CopyWay> copy_file(int from, int to, bool may_share, const CopyProgress& progress = {},
-                          const BeforeCopy& before = {});
+Result<void> copy_file(int from, int to, bool may_share, const CopyProgress& progress = {},
+                       const BeforeCopy& before = {});
 // Allocates in `to` what `from` has at the same places, and leaves its length.
 Result<void> reserve_copy(int from, int to);
 

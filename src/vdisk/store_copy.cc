@@ -36,7 +36,7 @@ Result<void> Store::reserve(int to, int from, const Record& record) const {
 Result<void> Store::fill(int to, int from, const Record& record,
                          const CopyProgress& progress) const {
   const bool may_share = record.cls != Class::kGuaranteed;
-  UMWELT_TRY(copy_file(from, to, may_share, progress, [&] { return reserve(to, from, record); }));
+  UMWELT_CHECK(copy_file(from, to, may_share, progress, [&] { return reserve(to, from, record); }));
   return allocate_for(to, record.cls, record.capacity_bytes, to);
 }
 

@@ -262,7 +262,7 @@ Result<void> copy_attached(const Disk& disk, int to, const CopyProgress& progres
     frozen.note_progress();
     if (progress) progress(done, total);
   };
-  UMWELT_TRY(copy_file(disk.file(), to, may_share, copied));
+  UMWELT_CHECK(copy_file(disk.file(), to, may_share, copied));
   UMWELT_CHECK(frozen.thaw());
   if (journal) return {};
   // All is written, but it is not marked as unmounted, and files that were only open are left.
