@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 namespace umwelt::oci {
 namespace {
@@ -201,6 +202,21 @@ void JsonText::set_member(const JsonValue& object, std::string_view key, std::st
     spaced = is_blank(text_[last.value.begin - 1]);
   }
   insert(object, begins, ends, json_quote(key) + (spaced ? ": " : ":") + std::string(json));
+}
+
+void JsonText::remove_member(const JsonValue& object, std::string_view key) {
+  const auto& members = object.members;
+  const auto found = std::find_if(members.begin(), members.end(),
+                                  [&](const JsonMember& member) { return member.key == key; });
+  if (found == members.end()) return;
+  std::size_t begin = found->begin, end = found->value.end;
+  if (found != members.begin())
+    begin = std::prev(found)->value.end;
+  else if (const auto next = std::next(found); next != members.end())
+    end = next->begin;
+  else
+    std::tie(begin, end) = std::pair(object.begin + 1, object.end - 1);
+  edits_.push_back({begin, end, ""});
 }
 
 void JsonText::append(const JsonValue& array, std::string_view json) {

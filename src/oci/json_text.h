@@ -44,8 +44,9 @@ class JsonText {
   Result<const JsonValue*> find(const JsonValue& object, std::string_view key) const;
 
   // Edits, which do not change what the functions above show. `json` is the text of one value. Laid
-  // out as the neighbours are.
+  // out as the neighbours are. After a removal no other edit of the same object.
   void set_member(const JsonValue& object, std::string_view key, std::string_view json);
+  void remove_member(const JsonValue& object, std::string_view key);
   void append(const JsonValue& array, std::string_view json);
   void replace(const JsonValue& value, std::string_view json);
 

@@ -14,8 +14,6 @@
 namespace umwelt::oci {
 namespace {
 
-constexpr const char* kRuntimeName = "umwelt";
-
 Result<std::optional<std::string>> read_present(const std::string& path) {
   return read_optional_at(AT_FDCWD, path);
 }
@@ -254,6 +252,35 @@ Result<std::string> edit_docker_json(const std::string& text, const std::string&
     json.set_member(json.root(), "runtimes", "{" + json_quote(name) + ": " + entry + "}");
   }
   json.set_member(json.root(), "default-runtime", json_quote(name));
+  return json.edited();
+}
+
+Result<std::string> restore_docker_json(const std::string& text, const std::string& before,
+                                        const std::string& name) {
+  const JsonText former = UMWELT_TRY(JsonText::parse(before));
+  const JsonValue* runtimes = UMWELT_TRY(former.find(former.root(), "runtimes"));
+  const JsonValue* entry = runtimes == nullptr ? nullptr : UMWELT_TRY(former.find(*runtimes, name));
+  const JsonValue* standard = UMWELT_TRY(former.find(former.root(), "default-runtime"));
+  JsonText json = UMWELT_TRY(JsonText::parse(text));
+  const JsonValue* ours = UMWELT_TRY(json.find(json.root(), "default-runtime"));
+  if (ours != nullptr && json.text(*ours) == json_quote(name)) {
+    if (standard != nullptr)
+      json.replace(*ours, former.text(*standard));
+    else
+      json.remove_member(json.root(), "default-runtime");
+    json = UMWELT_TRY(JsonText::parse(json.edited()));
+  }
+  const JsonValue* known = UMWELT_TRY(json.find(json.root(), "runtimes"));
+  if (known == nullptr || UMWELT_TRY(json.find(*known, name)) == nullptr) return json.edited();
+  const bool had_runtimes = runtimes != nullptr && runtimes->kind == JsonValue::Kind::kObject;
+  if (entry != nullptr)
+    json.set_member(*known, name, former.text(*entry));
+  else if (had_runtimes || known->members.size() > 1)
+    json.remove_member(*known, name);
+  else if (runtimes != nullptr)
+    json.replace(*known, former.text(*runtimes));
+  else
+    json.remove_member(json.root(), "runtimes");
   return json.edited();
 }
 

@@ -12,6 +12,8 @@
 
 namespace umwelt::oci {
 
+inline constexpr const char* kRuntimeName = "umwelt";  // in a daemon.json
+
 struct FileEdit {
   std::string path;
   std::optional<std::string> before;  // nullopt: there was no such file
@@ -51,8 +53,8 @@ Result<void> apply_setup(const std::string& runtime, const SetupPlan& plan,
                          const SetupPaths& paths);
 
 // What an undo would change. A file that somebody changed since and that does not name us any more
-// stays as it is. A whole sentence (code 0) when that runtime is not set up, and with the file's
-// name when somebody changed it and it does.
+// stays as it is; out of docker's, one that does is what a setup put in. A whole sentence (code 0)
+// when that runtime is not set up, and with the file's name when another was changed and names us.
 struct UndoStep {
   std::string path, now;
   std::optional<std::string> then;  // nullopt: it is removed
@@ -68,6 +70,9 @@ bool is_set_up(const std::string& runtime, SetupPaths paths);
 // The pure parts of the plans. `text` is the file as it is; `arguments` is JSON, "" for none.
 Result<std::string> edit_docker_json(const std::string& text, const std::string& name,
                                      const std::string& program, const std::string& arguments);
+// The way back from it for one that was changed since; `before` is what was edited.
+Result<std::string> restore_docker_json(const std::string& text, const std::string& before,
+                                        const std::string& name);
 // BinaryName of CRI's default runtime, "" where there is none or CRI is disabled.
 Result<std::string> find_containerd_program(const std::string& text);
 // Sets it; where CRI is disabled the text as it is.

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/parse.h"
 #include "oci/rewrite.h"
 #include "oci/setup.h"
 #include "oci/wrapper.h"
@@ -157,6 +158,14 @@ Result<std::vector<UndoStep>> plan_undo(const std::string& runtime, const SetupP
     if (now == before) continue;
     const bool changed = now != UMWELT_TRY(read_file(copy + ".after"));
     if (changed && (!now || !names_us(*now, paths))) continue;  // taken out by hand
+    if (changed && runtime == "docker") {
+      const auto then = restore_docker_json(*now, before && !trim(*before).empty() ? *before : "{}",
+                                            kRuntimeName);
+      if (then && !names_us(*then, paths)) {
+        steps.push_back({path, *now, *then});
+        continue;
+      }
+    }
     if (changed)
       return fail(0, path + " was changed since the setup: take out what names umwelt by hand; " +
                          (before ? copy + ".before is what it was" : "setup had made it"));

@@ -15,6 +15,9 @@ int fuzz_oci_setup(const std::uint8_t* data, std::size_t size) {
       FUZZ_CHECK(after["default-runtime"] == "umwelt");
       FUZZ_CHECK(after["runtimes"]["umwelt"]["path"] == "/usr/bin/umwelt-runtime");
     }
+    const auto restored = oci::restore_docker_json(*edited, text, "umwelt");
+    FUZZ_CHECK(restored.has_value());
+    if (json::accept(text)) FUZZ_CHECK(json::parse(*restored) == json::parse(text));
     // Once is enough.
     const auto again = oci::edit_docker_json(*edited, "umwelt", "/usr/bin/umwelt-runtime", "");
     FUZZ_CHECK(again && *again == *edited);

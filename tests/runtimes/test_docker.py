@@ -155,6 +155,33 @@ def test_undo_is_byte_exact(machine, tmp_path):
         assert path.read_bytes() == text.encode()
 
 
+@pytest.mark.parametrize("text", [
+    None, "{}", '{\n  "debug": true\n}\n', '{"runtimes": {}, "default-runtime": "runc"}',
+    '{"default-runtime": "gpu", "runtimes": {"gpu": {"path": "/usr/bin/crun"}}}'])
+def test_undo_leaves_what_was_written_since(machine, tmp_path, text):
+    path = tmp_path / "daemon.json"
+    if text is not None:
+        path.write_text(text)
+    own = machine.environment
+    machine.environment = {**own, "UMWELT_STATE_DIR": str(tmp_path / "state")}
+    try:
+        machine.umwelt("setup", "docker", "--file", path)
+        edited = path.read_text().rstrip()[:-1].rstrip() + ',\n  "mtu": 1400\n}\n'
+        path.write_text(edited)
+        machine.umwelt("setup", "docker", "--undo")
+        assert json.loads(path.read_text()) == {**json.loads(text or "{}"), "mtu": 1400}
+        assert "mtu\": 1400\n}\n" in path.read_text()
+
+        # What is ours in a way that no setup writes is somebody else's to take out.
+        machine.umwelt("setup", "docker", "--file", path)
+        path.write_text(path.read_text().replace('"mtu"', '"exec-opts": ["umwelt-runtime"], "mtu"'))
+        edited = path.read_text()
+        done = machine.umwelt("setup", "docker", "--undo", check=False)
+        assert done.returncode == 1 and "by hand" in done.stderr and path.read_text() == edited
+    finally:
+        machine.environment = own
+
+
 def test_a_gpus_runtime_stays_behind_ours(machine, tmp_path):
     """With its arguments, and also where it is in no PATH and another one has its name."""
     path, real = tmp_path / "daemon.json", tmp_path / "opt/runc"
