@@ -77,7 +77,7 @@ Result<void> Keeper::take_runtime() {
   container::Directories& directories = options_.directories;
   directories.runtime = UMWELT_TRY(real_directory(directories.runtime));
   if (!holdings_.contains("lock"))
-    holdings_.put("lock", UMWELT_TRY(lock_file(directories.runtime + "/umweltd.lock", "")));
+    holdings_.put("lock", UMWELT_TRY(lock_file(directories.lock(), "")));
   UMWELT_CHECK(write_pid(holdings_.get("lock")));
   directories.state = UMWELT_TRY(real_directory(directories.state));
   // The shared tree is mounted in it.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,6 +15,8 @@
 #include <thread>
 
 #include "base/child_process.h"
+#include "base/file.h"
+#include "base/parse.h"
 #include "cli/containers.h"
 #include "cli/options.h"
 #include "launch/attach_status.h"
@@ -64,8 +68,40 @@ Result<int> start(const Context& context) {
   return status(context, false);
 }
 
+// Of the daemon, also of one that does not answer.
+Result<pid_t> running_daemon(const container::Directories& directories) {
+  const UniqueFd lock = UMWELT_TRY(open_at(AT_FDCWD, directories.lock(), O_RDONLY | O_NOFOLLOW));
+  if (::flock(lock.get(), LOCK_SH | LOCK_NB) == 0) return fail(ESRCH, "find umweltd");
+  const auto pid = parse_u64(trim(UMWELT_TRY(read_file(directories.lock(), 64))));
+  if (!pid) return fail(EINVAL, directories.lock());
+  return static_cast<pid_t>(*pid);
+}
+
+// What is stopped ends too.
+Result<void> end(pid_t pid) {
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!process) return fail_errno(fmt::format("pidfd_open of umweltd (process {})", pid));
+  for (const int signal : {SIGTERM, SIGCONT})
+    if (::syscall(SYS_pidfd_send_signal, process.get(), signal, nullptr, 0) < 0)
+      return fail_errno(fmt::format("sending a signal to umweltd (process {})", pid));
+  const Progress progress("waiting for umweltd to end");
+  pollfd poll_fd{process.get(), POLLIN, 0};
+  if (::poll(&poll_fd, 1, kStopPatienceMs) != 1)
+    return fail(ETIMEDOUT, fmt::format("waiting for umweltd (process {}) to end", pid));
+  return {};
+}
+
 Result<int> stop(const Context& context, bool force) {
-  const nlohmann::json daemon = UMWELT_TRY(ping(context.directories));
+  const auto answer = ping(context.directories);
+  if (!answer && !force && answer.error().code == ETIMEDOUT)
+    return fail(0, answer.error().text + ": --force ends it nevertheless");
+  if (!answer && !force) return fail(answer.error());
+  if (!answer) {
+    const pid_t pid = UMWELT_TRY(running_daemon(context.directories));
+    UMWELT_CHECK(end(pid));
+    return 0;
+  }
+  const nlohmann::json& daemon = *answer;
   if (daemon.is_null()) return fail(0, nobody_listens(context));
   const launch::Store store = UMWELT_TRY(open_store(context.directories));
   std::size_t running = 0;
@@ -84,15 +120,7 @@ Result<int> stop(const Context& context, bool force) {
                             "first, or use --force",
                             running, running == 1 ? "" : "s", running == 1 ? "it" : "them"));
 
-  const auto pid = daemon["pid"].get<pid_t>();
-  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  if (!process) return fail_errno(fmt::format("pidfd_open of umweltd (process {})", pid));
-  if (::syscall(SYS_pidfd_send_signal, process.get(), SIGTERM, nullptr, 0) < 0)
-    return fail_errno(fmt::format("sending SIGTERM to umweltd (process {})", pid));
-  const Progress progress("waiting for umweltd to end");
-  pollfd poll_fd{process.get(), POLLIN, 0};
-  if (::poll(&poll_fd, 1, kStopPatienceMs) != 1)
-    return fail(ETIMEDOUT, fmt::format("waiting for umweltd (process {}) to end", pid));
+  UMWELT_CHECK(end(daemon["pid"].get<pid_t>()));
   return 0;
 }
 

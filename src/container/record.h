@@ -72,6 +72,8 @@ struct Directories {
   std::string config = "/etc/umwelt/umwelt.toml";
 
   std::string socket() const { return runtime + "/umweltd.sock"; }
+  // Has the daemon's pid, and is locked as long as one runs.
+  std::string lock() const { return runtime + "/umweltd.lock"; }
   std::string records() const { return runtime + "/records"; }      // ID.json, by the daemon
   std::string launched() const { return runtime + "/launched"; }    // ID/, by the launcher
   std::string config_mount() const { return runtime + "/config"; }  // the config connection

@@ -91,7 +91,7 @@ bool Fallback::daemon_listens() const {
 
 void Fallback::find_daemon() {
   daemon_.reset();
-  const auto text = read_file(lock_path(place_.runtime), 64);
+  const auto text = read_file(container::Directories{.runtime = place_.runtime}.lock(), 64);
   const auto pid = text ? parse_u64(trim(*text)) : std::nullopt;
   if (pid) daemon_.reset(static_cast<int>(::syscall(SYS_pidfd_open, *pid, 0)));
   if (daemon_ && is_readable(daemon_.get())) daemon_.reset();  // dead, its successor is not there

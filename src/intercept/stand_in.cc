@@ -30,7 +30,8 @@ constexpr int kSocket = 3;
 // Bound under another name: the path leads to a socket at every moment.
 Result<UniqueFd> listen_in_place(const std::string& runtime) {
   const UniqueFd lock =
-      UMWELT_TRY(open_at(AT_FDCWD, lock_path(runtime), O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+      UMWELT_TRY(open_at(AT_FDCWD, container::Directories{.runtime = runtime}.lock(),
+                         O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return fail(EBUSY, "a daemon starts");
   const std::string path = socket_path(runtime), temporary = path + "~";
   UniqueFd socket = UMWELT_TRY(listen_on(temporary));

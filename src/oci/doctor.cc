@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/child_process.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "cgroup/hierarchies.h"
@@ -31,6 +32,8 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kLeastFreeBytes = 64U << 20;
 constexpr double kLeastFreeShare = 0.05;
 constexpr std::chrono::milliseconds kPatience{3000};
+constexpr const char* kRestart =
+    "systemctl restart umweltd   (or umwelt daemon stop --force; umwelt daemon start)";
 constexpr const char* kAsRoot = "umwelt doctor   (as root)";
 
 // Whether the kernel has a system call: called with arguments that can't succeed.
@@ -55,10 +58,19 @@ void add(std::vector<Finding>& out, bool good, const std::string& check, const s
 
 }  // namespace
 
-// Not stat(2), which the kernel may answer from what it remembers.
-bool is_dead_mount(const std::string& path) {
-  struct statvfs status {};
-  return ::statvfs(path.c_str(), &status) != 0 && errno == ENOTCONN;
+Result<bool> is_mounted(const std::string& path) {
+  const auto answer = [&]() -> Result<std::string> {
+    // stat(2) alone the kernel may answer from what it remembers.
+    struct statvfs filesystem {};
+    struct stat here {
+    }, above{};
+    const std::string parent = fs::path(path).parent_path();
+    if (::statvfs(path.c_str(), &filesystem) != 0 || ::stat(path.c_str(), &here) != 0 ||
+        ::stat(parent.c_str(), &above) != 0)
+      return fail_errno(path);
+    return here.st_dev != above.st_dev ? "mounted" : "";
+  };
+  return !UMWELT_TRY(run_apart(answer, kPatience)).empty();
 }
 
 std::vector<Finding> examine(const container::Directories& directories) {
@@ -128,15 +140,14 @@ bool examine_daemon(const container::Directories& directories, std::vector<Findi
     const bool hangs = reply.error().code == EAGAIN || reply.error().code == ETIMEDOUT;
     out.push_back({"daemon", Level::kFailure, "umweltd does not answer: " + reply.error().message(),
                    reply.error().code == EACCES ? kAsRoot
-                   : hangs ? "systemctl restart umweltd   (or umwelt daemon stop --force)"
+                   : hangs                      ? kRestart
                            : "umwelt daemon start   (or systemctl start umweltd)"});
     return false;
   }
   const std::string version = reply->value("version", "?");
   add(out, version == UMWELT_VERSION, "daemon",
       fmt::format("umweltd {} answers, process {}", version, reply->value("pid", 0)),
-      fmt::format("umweltd is {}, this program {}", version, UMWELT_VERSION),
-      "systemctl restart umweltd   (or umwelt daemon stop --force; umwelt daemon start)",
+      fmt::format("umweltd is {}, this program {}", version, UMWELT_VERSION), kRestart,
       Level::kWarning);
   return true;
 }
@@ -147,20 +158,23 @@ void examine_mounts(const container::Directories& directories, bool daemon,
   std::vector<std::string> paths(mounts.begin(), mounts.end());
   paths.insert(paths.end(), {directories.shared_proc(), directories.shared_sys()});
   for (const std::string& path : paths) {
-    struct stat status {
-    }, above{};
-    const std::string parent = fs::path(path).parent_path();
-    const bool dead = is_dead_mount(path);
-    if (dead || ::stat(path.c_str(), &status) != 0) {
-      if (!dead && !daemon) continue;  // nothing was mounted, and nobody is there to mount it
-      out.push_back({"mounts", Level::kFailure,
-                     path + (dead ? ": its daemon died" : std::string(": ") + std::strerror(errno)),
-                     daemon ? "systemctl restart umweltd" : "umwelt daemon start"});
-    } else if (daemon) {
-      const bool mounted = ::stat(parent.c_str(), &above) == 0 && above.st_dev != status.st_dev;
-      add(out, mounted, "mounts", path + " is alive", path + " is not mounted",
-          "systemctl restart umweltd   (or umwelt daemon stop --force; umwelt daemon start)");
+    const auto mounted = is_mounted(path);
+    if (mounted) {
+      if (daemon)
+        add(out, *mounted, "mounts", path + " is alive", path + " is not mounted", kRestart);
+      continue;
     }
+    const int code = mounted.error().code;
+    // Nothing was mounted, and nobody is there to mount it.
+    if (!daemon && code != ENOTCONN && code != ETIMEDOUT) continue;
+    out.push_back({"mounts", Level::kFailure,
+                   path + (code == ENOTCONN    ? ": its daemon died"
+                           : code == ETIMEDOUT ? ": its daemon does not answer"
+                                               : std::string(": ") + std::strerror(code)),
+                   code == ETIMEDOUT ? kRestart
+                   : daemon          ? "systemctl restart umweltd"
+                                     : "umwelt daemon start"});
+    if (code == ETIMEDOUT) return;  // the others are the same daemon's
   }
 }
 

@@ -21,8 +21,9 @@ struct Finding {
   friend bool operator==(const Finding&, const Finding&) = default;
 };
 
-// Whether a FUSE filesystem is mounted there that nobody serves any more.
-bool is_dead_mount(const std::string& path);
+// Whether a filesystem is mounted there. ENOTCONN: nobody serves it any more; ETIMEDOUT: who does
+// so does not answer.
+Result<bool> is_mounted(const std::string& path);
 
 // Every check, each with at least one finding.
 std::vector<Finding> examine(const container::Directories& directories);

@@ -239,7 +239,7 @@ void examine_dead_mounts(const container::Directories& directories, std::vector<
     const std::string path = unescape_octal(next_word(*line));
     if (path.starts_with(directories.runtime + "/") || path.starts_with(directories.state + "/"))
       continue;
-    if (is_dead_mount(path))
+    if (const auto mounted = is_mounted(path); !mounted && mounted.error().code == ENOTCONN)
       out.push_back({"leaks", Level::kWarning, path + " is a mount of a daemon that died",
                      "umount -l " + path});
   }

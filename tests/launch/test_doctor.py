@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """umwelt doctor and containers that would rather not be looked at; a daemon without its mounts."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import time
 
+from disks import wait_until
 from umwelt import SLOWNESS
+
 
 def finding_of(umwelt, name):
     done = umwelt("doctor", "--json", timeout=30 * SLOWNESS)
@@ -51,3 +55,28 @@ def test_views_that_are_not_mounted_are_required_nevertheless(umwelt):
         assert "sees the machine's files" in done.stderr
     finally:
         umwelt("daemon", "stop", "--force")
+
+
+def test_a_daemon_that_is_stopped(umwelt):
+    """Its mounts don't answer either, and nobody may wait for them."""
+    with umwelt.detached("--memory", "64m", "--", "sleep", "600") as name:
+        daemon = json.loads(umwelt.ok("daemon", "status", "--json"))
+        for process in (daemon["pid"], daemon["server"]):
+            os.kill(process, signal.SIGSTOP)
+        try:
+            done = umwelt("doctor", "--json", timeout=30 * SLOWNESS)
+            texts = [entry["text"] for entry in json.loads(done.stdout)["findings"]
+                     if entry["level"] == "failure"]
+            assert done.returncode == 1 and any("umweltd does not answer" in t for t in texts), texts
+            assert any(f"{umwelt.runtime}/config: its daemon does not answer" in t for t in texts), texts
+            done = umwelt("daemon", "stop", timeout=30 * SLOWNESS)
+            assert done.returncode == 1 and "--force ends it nevertheless" in done.stderr, done
+            umwelt.ok("daemon", "stop", "--force")
+        finally:
+            for process in (daemon["pid"], daemon["server"]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+        assert umwelt("daemon", "status").returncode == 1
+        umwelt.ok("daemon", "start")
+        wait_until(lambda: umwelt("exec", name, "head", "-1", "/proc/meminfo").stdout.split()[1:2]
+                   == ["65536"])
