@@ -79,6 +79,9 @@ Result<pid_t> running_daemon(const container::Directories& directories) {
 
 // What is stopped ends too.
 Result<void> end(pid_t pid) {
+  const std::string groups = read_file(fmt::format("/proc/{}/cgroup", pid)).value_or("");
+  if (groups.find("/umweltd.service\n") != groups.npos)
+    return fail(0, "systemd would start umweltd again: systemctl stop umweltd");
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!process) return fail_errno(fmt::format("pidfd_open of umweltd (process {})", pid));
   for (const int signal : {SIGTERM, SIGCONT})

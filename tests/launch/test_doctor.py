@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from disks import wait_until
-from umwelt import SLOWNESS
+from umwelt import HIERARCHIES, SLOWNESS
 
 
 def finding_of(umwelt, name):
@@ -55,6 +55,24 @@ def test_views_that_are_not_mounted_are_required_nevertheless(umwelt):
         assert "sees the machine's files" in done.stderr
     finally:
         umwelt("daemon", "stop", "--force")
+
+
+def test_a_service_is_stopped_by_systemd(umwelt):
+    umwelt.ok("daemon", "start")
+    daemon = json.loads(umwelt.ok("daemon", "status", "--json"))["pid"]
+    root = HIERARCHIES[-1]  # the one of v2
+    own = pathlib.Path(f"/proc/{daemon}/cgroup").read_text().splitlines()[-1].removeprefix("0::/")
+    unit = root / f"umwelt-test-{daemon}" / "umweltd.service"
+    unit.mkdir(parents=True)
+    try:
+        (unit / "cgroup.procs").write_text(f"{daemon}\n")
+        done = umwelt("daemon", "stop", "--force")
+        assert done.returncode == 1 and "systemctl stop umweltd" in done.stderr, done
+    finally:
+        (root / own / "cgroup.procs").write_text(f"{daemon}\n")
+        unit.rmdir()
+        unit.parent.rmdir()
+    umwelt.ok("daemon", "stop", "--force")
 
 
 def test_a_daemon_that_is_stopped(umwelt):
