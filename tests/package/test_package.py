@@ -117,7 +117,14 @@ def test_installed_used_and_purged(debian):
         assert inside(debian, "umweltd", "--version").stdout.startswith("umweltd ")
         assert inside(debian, "man", "-w", "umwelt-setup", check=False).returncode in (0, 127)
         inside(debian, "umwelt", "setup", "podman")
-        assert (debian / "usr/share/containers/oci/hooks.d/umwelt-createRuntime.json").is_file()
+        hook = debian / "usr/share/containers/oci/hooks.d/umwelt-createRuntime.json"
+        text = hook.read_text()
+        # Without its program no container would start any more.
+        hook.write_text(text + "\n")
+        refused = inside(debian, "dpkg", "--remove", PACKAGES[-1], check=False)
+        assert refused.returncode != 0 and "undo the setup of podman by hand" in refused.stderr
+        assert (debian / "usr/bin/umwelt-runtime").exists()
+        hook.write_text(text)
         assert inside(debian, "umwelt-runtime", "--version", check=False).returncode == 1
         inside(debian, "dpkg", "--remove", *reversed(PACKAGES))
         assert not os.path.ismount(debian / "run/umwelt/live")
