@@ -75,11 +75,13 @@ Result<T> Apart::run(Clock::duration patience, std::function<Result<T>()> work) 
           return fail(EIO, error.what());
         }
       }();
-      const std::lock_guard end(state->mutex);
-      *result = std::move(done);
-      state->busy = false;
-      late_ -= std::exchange(state->late, false) ? 1 : 0;
-      state->ended.notify_all();
+      {
+        const std::lock_guard end(state->mutex);
+        *result = std::move(done);
+        state->busy = false;
+        late_ -= std::exchange(state->late, false) ? 1 : 0;
+      }
+      state->ended.notify_all();  // who waits would wait for the mutex
     });
   } catch (const std::exception&) {  // no thread, or no memory for it
     state->busy = false;

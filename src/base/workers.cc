@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -25,7 +26,7 @@ struct Worker {
 
 struct Pool {
   std::mutex mutex;
-  std::vector<Worker*> idle;
+  std::vector<std::shared_ptr<Worker>> idle;
 };
 
 // Never destroyed: a worker may still be there when the process ends.
@@ -44,18 +45,18 @@ void run_anywhere() {
 void serve(std::function<void()> work) {
   run_anywhere();
   Pool& pool = the_pool();
-  Worker self;
+  const auto self = std::make_shared<Worker>();
   for (;;) {
     work();
     work = nullptr;  // and what it owns
     std::unique_lock lock(pool.mutex);
     if (pool.idle.size() >= kMostIdle) return;
-    pool.idle.push_back(&self);
-    if (!self.given.wait_for(lock, kPatience, [&] { return self.work != nullptr; })) {
-      std::erase(pool.idle, &self);
+    pool.idle.push_back(self);
+    if (!self->given.wait_for(lock, kPatience, [&] { return self->work != nullptr; })) {
+      std::erase(pool.idle, self);
       return;
     }
-    work = std::exchange(self.work, nullptr);
+    work = std::exchange(self->work, nullptr);
   }
 }
 
@@ -63,17 +64,20 @@ void serve(std::function<void()> work) {
 
 void run_in_worker(std::function<void()> work) {
   Pool& pool = the_pool();
+  std::shared_ptr<Worker> last;  // the others come to the end of their patience
   {
     const std::lock_guard lock(pool.mutex);
     if (!pool.idle.empty()) {
-      Worker& last = *pool.idle.back();  // the others come to the end of their patience
+      last = std::move(pool.idle.back());
       pool.idle.pop_back();
-      last.work = std::move(work);
-      last.given.notify_one();
-      return;
+      last->work = std::move(work);
     }
   }
-  std::thread(serve, std::move(work)).detach();
+  // It would wait for the mutex.
+  if (last)
+    last->given.notify_one();
+  else
+    std::thread(serve, std::move(work)).detach();
 }
 
 }  // namespace umwelt
