@@ -62,6 +62,7 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
   };
   const auto made =
       make_ext4(path_of(file.get()), capacity_bytes, c, path_of(mounted.mount.get()), tick);
+  if (!made && made.error().code != EIO) return fail(made.error());
   if (!made)
     return fail(0, fmt::format("image {} does not fit in {}: {}", image.name,
                                amount(capacity_bytes), made.error().message()));

@@ -102,7 +102,7 @@ Result<std::string> find_tool(const std::string& name) {
     std::string path = fmt::format("{}/{}", directory, name);
     if (::access(path.c_str(), X_OK) == 0) return path;
   }
-  return fail(ENOENT, fmt::format("find {} (Debian package {})", name, package_of(name)));
+  return fail(0, fmt::format("{} is missing: apt-get install {}", name, package_of(name)));
 }
 
 Result<ToolResult> run_tool(std::vector<std::string> arguments,

@@ -16,8 +16,8 @@ struct ToolResult {
   std::string output;  // stdout and stderr, the first 64 KiB
 };
 
-// The path of program `name` in the system's directories; ENOENT with the Debian package that has
-// it.
+// The path of program `name` in the system's directories; an Error (code 0) names the Debian
+// package that has it.
 Result<std::string> find_tool(const std::string& name);
 
 // Runs arguments[0] (found by find_tool) and waits. `environment` is added to LC_ALL=C and PATH;

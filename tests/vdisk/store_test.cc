@@ -11,11 +11,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <random>
 #include <thread>
 
 #include "base/file.h"
 #include "host.h"
+#include "vdisk/explain.h"
 #include "vdisk/ext4.h"
 #include "vdisk/image_file.h"
 #include "vdisk/io_limits.h"
@@ -340,6 +342,32 @@ TEST_P(StoreTest, NobodyNewLooksWhileAStartWaits) {
   }));
   { const Disk gone = std::move(*looking); }
   start.join();
+}
+
+TEST_P(StoreTest, AProgramThatIsMissingIsNamedWithItsPackage) {
+  ASSERT_TRUE(open().create(wish(64 * kMiB), "a"));
+  const auto store =
+      Store::open(host->path() + "/vdisks", test::make_directory("no-templates"), {});
+  ASSERT_TRUE(store);
+  const auto hidden = [](const std::string& name, const std::function<Result<void>()>& work) {
+    const auto tool = find_tool(name);
+    if (!tool || shell("mount --bind /dev/null " + *tool) != 0) return std::string("not hidden");
+    const auto done = work();
+    EXPECT_EQ(shell("umount " + *tool), 0);
+    return done ? std::string("done") : explain(done.error(), "vdisk a").message();
+  };
+  EXPECT_EQ(hidden("mkfs.ext4", [&] { return store->create(wish(64 * kMiB), "b"); }),
+            "mkfs.ext4 is missing: apt-get install e2fsprogs");
+  EXPECT_EQ(hidden("resize2fs", [&] { return store->resize("a", 128 * kMiB); }),
+            "resize2fs is missing: apt-get install e2fsprogs");
+  const auto file = store->lock("a");
+  ASSERT_TRUE(file);
+  EXPECT_EQ(hidden("e2fsck",
+                   [&]() -> Result<void> {
+                     UMWELT_TRY(check(file->get(), Effort::kLook));
+                     return {};
+                   }),
+            "e2fsck is missing: apt-get install e2fsprogs");
 }
 
 // SIGKILL at any moment of create, attach and remove, with 4 workers: nothing stays that belongs to
