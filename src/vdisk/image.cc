@@ -122,6 +122,14 @@ tl::unexpected<Error> damaged(const std::string& name, const std::string& why) {
   return fail(0, fmt::format("image {} is damaged ({}): remove it and import it again", name, why));
 }
 
+bool proves_damage(int code) {
+  // EINVAL: of a filesystem that is none.
+  for (const int proof :
+       {ENOENT, ELOOP, EISDIR, ENOTDIR, ENXIO, EFBIG, EIO, EINVAL, EUCLEAN, EBADMSG})
+    if (code == proof) return true;
+  return false;
+}
+
 std::string content_name(const Image& image) {
   return "sha256-" + image.digest.substr(7) + (image.form == ImageForm::kErofs ? ".erofs" : ".d");
 }
@@ -157,8 +165,10 @@ Result<ImageList> ImageStore::list() const {
     auto image = find(name);
     if (image)
       all.images.push_back(std::move(*image));
-    else if (image.error().code != ENOENT)
+    else if (image.error().code == 0)
       all.damaged.push_back(name);
+    else if (image.error().code != ENOENT)
+      return fail(image.error());
   }
   std::sort(all.images.begin(), all.images.end(),
             [](const Image& a, const Image& b) { return a.name < b.name; });
@@ -170,7 +180,8 @@ Result<Image> ImageStore::find(const std::string& name) const {
   if (!valid_image_name(name)) return fail(ENOENT, "image " + name.substr(0, kMaxNameLength));
   const std::string file = name + std::string(kSuffix);
   const auto text = read_file_at(directory_.get(), file, kMaxJsonBytes);
-  if (!text && text.error().code != EFBIG) return fail(text.error().code, "image " + name);
+  if (!text && (text.error().code == ENOENT || !proves_damage(text.error().code)))
+    return fail(text.error().code, "image " + name);
   if (text)
     if (auto image = image_from_json(json::parse(*text, nullptr, false));
         image && image->name == name)
@@ -181,7 +192,8 @@ Result<Image> ImageStore::find(const std::string& name) const {
 // Without a descriptor: there is nothing that could be in use. EBUSY.
 Result<UniqueFd> ImageStore::lock_content(const Image& image) const {
   auto file = open_at(directory_.get(), lock_name(image), O_RDWR | O_NOFOLLOW);
-  if (!file) return UniqueFd();
+  if (!file && proves_damage(file.error().code)) return UniqueFd();
+  if (!file) return fail(file.error());
   if (!lock_file(file->get())) return fail(EBUSY, "image " + image.name);
   return file;
 }
@@ -211,9 +223,10 @@ Result<void> ImageStore::remove(const std::string& name) const {
 
 Result<UniqueFd> ImageStore::open_content(const Image& image) const {
   auto file = open_at(directory_.get(), content_name(image), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+  if (!file && file.error().code == EROFS)
+    file = open_at(directory_.get(), content_name(image), O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   if (!file && file.error().code == ENOENT) return damaged(image.name, "its file is missing");
-  if (!file && file.error().code != EROFS) return damaged(image.name, file.error().message());
-  if (!file) file = open_at(directory_.get(), content_name(image), O_RDONLY | O_NOFOLLOW);
+  if (!file && proves_damage(file.error().code)) return damaged(image.name, file.error().message());
   if (!file) return fail(file.error());
   struct stat status {};
   if (::fstat(file->get(), &status) != 0) return fail_errno("fstat an image");
@@ -252,7 +265,9 @@ Result<MountedImage> ImageStore::mount_erofs(const Image& image) const {
   UMWELT_CHECK(erofs.set_string("source", mounted.loop->path()));
   UMWELT_CHECK(erofs.set_flag("ro"));
   auto mount = erofs.mount(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV);
-  if (!mount) return damaged(image.name, mount.error().message());
+  if (!mount && proves_damage(mount.error().code))
+    return damaged(image.name, mount.error().message());
+  if (!mount) return fail(mount.error());
   mounted.mount = std::move(*mount);
   return mounted;
 }

@@ -53,6 +53,9 @@ std::string digest_of_content(const std::string& file);
 
 // An Error (code 0) that also says what to do about it.
 tl::unexpected<Error> damaged(const std::string& name, const std::string& why);
+// Whether an errno tells something about a file of an image, and not about the process that could
+// not read it (EMFILE, EPERM), or the host (ENOMEM).
+bool proves_damage(int code);
 
 // A detached read-only mount of the image. All users share one superblock, and so one page cache:
 // that of the loop device, which the first of them attaches and the last one's end detaches. While

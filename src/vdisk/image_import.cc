@@ -202,7 +202,10 @@ bool has_erofs() {
 Result<bool> ImageStore::is_stored(const Image& image) const {
   if (::faccessat(directory_.get(), content_name(image).c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
     return errno == ENOENT ? Result<bool>(false) : fail_errno("look for image " + image.name);
-  if (verify(image)) return true;
+  const auto verified = verify(image);
+  if (verified) return true;
+  if (const int code = verified.error().code; code != 0 && !proves_damage(code))
+    return fail(verified.error());
   if (const auto lock = lock_content(image); !lock) {
     std::string name = image.digest;
     const ImageList all = UMWELT_TRY(list());

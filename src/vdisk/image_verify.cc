@@ -27,7 +27,9 @@ Result<void> ImageStore::verify(const Image& image, const ImportProgress& progre
   } else {
     const auto root =
         open_at(directory_.get(), content_name(image), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (!root) return damaged(image.name, "its directory is missing");
+    if (!root && proves_damage(root.error().code))
+      return damaged(image.name, "its directory is missing");
+    if (!root) return fail(root.error());
     sum = UMWELT_TRY(sum_of_tree(root->get()));
   }
   if ("sha256:" + sum != image.digest) return damaged(image.name, "its digest is another one");

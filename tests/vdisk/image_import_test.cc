@@ -2,6 +2,7 @@
 // Images: what is odd about what goes in, and what an import or a machine that ends leaves.
 #include <fcntl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +191,44 @@ tar cf )" + archive +
   const auto empty = images.import(source + "/none.tar", "b");
   ASSERT_FALSE(empty);
   EXPECT_NE(empty.error().text.find("empty"), std::string::npos) << empty.error().text;
+}
+
+// With every number of descriptors that is too few.
+TEST_F(ImportTest, TooManyOpenFilesAreNoDamage) {
+  const ImageStore images = open();
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const auto next = static_cast<rlim_t>(UniqueFd(::dup(0)).get());
+  const auto fails_until_it_can = [&](const std::function<Result<void>()>& work) {
+    for (rlim_t more = 0;; ++more) {
+      const rlimit few{next + more, before.rlim_max};
+      EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+      const auto done = work();
+      EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+      if (done) return more;
+      EXPECT_EQ(done.error().code, EMFILE) << more << ": " << done.error().message();
+      if (more > 100) return more;
+    }
+  };
+  EXPECT_GE(fails_until_it_can([&]() -> Result<void> {
+              UMWELT_TRY(images.mount(*image));
+              return {};
+            }),
+            3U);
+  EXPECT_GE(fails_until_it_can([&]() -> Result<void> {
+              EXPECT_TRUE(UMWELT_TRY(images.list()).damaged.empty());
+              return {};
+            }),
+            1U);
+  EXPECT_GE(fails_until_it_can([&] { return images.verify(*image); }), 1U);
+  ASSERT_TRUE(soon([&] { return !images.in_use(*image); }));
+  ASSERT_EQ(shell("chattr +i " + host->path() + "/images/*.erofs"), 0);
+  const auto immutable = images.mount(*image);
+  ASSERT_EQ(shell("chattr -i " + host->path() + "/images/*.erofs"), 0);
+  ASSERT_FALSE(immutable);
+  EXPECT_EQ(immutable.error().code, EPERM) << immutable.error().text;
 }
 
 // FS_IOC_SHUTDOWN without a flush of the journal is a power cut.
