@@ -179,16 +179,15 @@ Result<int> inspect(const Context& context, const Operands& names) {
   return code;
 }
 
-// In every container that has it mounted now.
-Result<void> apply_now(const Context& context, const Store& store, const std::string& name,
+// In every container that has it mounted now, or will have in a moment.
+Result<void> apply_now(const launch::Store& containers, const Store& store, const std::string& name,
                        const IoLimits& limits) {
   const auto disk = store.join(stored_name(name));
   if (!disk) return {};  // not in use
   const dev_t device = disk->loop().device();
   UMWELT_CHECK(vdisk::apply_device_limits(device, limits));
-  const launch::Store containers = UMWELT_TRY(open_store(context.directories));
   for (const launch::Launched& launched : UMWELT_TRY(containers.all())) {
-    if (!is_running(launched)) continue;
+    if (launched.status == launch::Status::kStopped) continue;
     for (const launch::Mount& mount : launched.spec.mounts) {
       if (mount.type != launch::MountType::kVolume || mount.source != name) continue;
       const std::string path = "/" + launch::cgroup_name(launched.spec.id);
@@ -203,17 +202,16 @@ Result<int> update(const Context& context, const IoLimits& wanted, bool json,
   if (!wanted.any())
     return fail_usage("volume update: no limit is given; see umwelt volume update --help");
   const Store store = UMWELT_TRY(open_vdisks(context));
+  const launch::Store containers = UMWELT_TRY(open_store(context.directories));
   nlohmann::json all = nlohmann::json::array();
   const auto act = [&](const std::string& name) -> Result<void> {
     UMWELT_TRY(find_volume(store, name));
-    IoLimits limits;
     const auto updated = store.update(stored_name(name), [&](vdisk::Record& r) -> Result<void> {
       merge(r.limits, wanted);
-      limits = r.limits;
-      return {};
+      const auto applied = apply_now(containers, store, name, r.limits);
+      return applied ? applied : fail(0, applied.error().message());
     });
     if (!updated) return fail(vdisk::explain(updated.error(), "volume " + name));
-    UMWELT_CHECK(apply_now(context, store, name, limits));
     if (json) all.push_back(volume_json(store, UMWELT_TRY(find_volume(store, name))));
     return {};
   };

@@ -255,11 +255,15 @@ void Storage::describe(container::Record& record) const {
 Result<void> Storage::apply_limits(const cgroup::Paths& paths) {
   for (Volume& volume : volumes_) {
     if (!volume.disk) continue;
-    // Also without any: some may be set while it is in use.
-    UMWELT_CHECK(volume.disk->apply_limits());
-    const vdisk::IoLimits& limits = volume.disk->record().limits;
-    if (limits.any())
-      UMWELT_CHECK(vdisk::apply_io_limits(volume.disk->loop().device(), limits, paths));
+    // Also without any: some may be set while it is in use. They may have changed since the volume
+    // was attached, and who changes them does so in every container that is there by then.
+    const auto applied = store_->refresh(*volume.disk, [&]() -> Result<void> {
+      UMWELT_CHECK(volume.disk->apply_limits());
+      const vdisk::IoLimits& limits = volume.disk->record().limits;
+      if (!limits.any()) return {};
+      return vdisk::apply_io_limits(volume.disk->loop().device(), limits, paths);
+    });
+    UMWELT_CHECK(applied);
   }
   return {};
 }

@@ -50,6 +50,8 @@ const DirtyLimit& dirty_limit() {
 
 std::string number_of(dev_t device) { return fmt::format("{}:{}", major(device), minor(device)); }
 
+bool is_there(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
 // All lines of the root cgroup's, each after a newline.
 Result<std::string> read_v1_limits() {
   std::string text;
@@ -154,13 +156,13 @@ Result<void> apply_io_limits(dev_t device, const IoLimits& limits, const cgroup:
   const auto blkio = hierarchies.v1.find("blkio");
   if (blkio != hierarchies.v1.end()) {
     const auto path = container.find("blkio");
-    if (path != container.end())
-      UMWELT_CHECK(apply_v1_limits(blkio->second + path->second, device, limits));
-    else if (limits.any())
+    if (path == container.end() && limits.any())
       return fail(0, "a speed limit: the container has no cgroup of the blkio controller");
-    return {};
+    if (path == container.end() || !is_there(blkio->second + path->second)) return {};
+    return apply_v1_limits(blkio->second + path->second, device, limits);
   }
   const auto path = container.find("");
+  if (path != container.end() && !is_there(hierarchies.v2 + path->second)) return {};
   const std::string file = path == container.end() ? "" : hierarchies.v2 + path->second + "/io.max";
   if (file.empty() || ::access(file.c_str(), W_OK) != 0) {
     if (!limits.any()) return {};

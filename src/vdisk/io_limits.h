@@ -18,8 +18,8 @@
 
 namespace umwelt::vdisk {
 
-// `container` are the paths of its cgroup. A whole sentence (code 0) where no
-// controller can.
+// `container` are the paths of its cgroup; nothing happens where that is gone or not there yet. A
+// whole sentence (code 0) where no controller can.
 Result<void> apply_io_limits(dev_t device, const IoLimits& limits, const cgroup::Paths& container);
 
 // The part that does not belong to one container: the root cgroup's and the device's own. Linux

@@ -330,6 +330,12 @@ Result<void> Store::update(const std::string& name,
   return record.keep ? sync_all(file.get(), directory_.get()) : Result<void>();
 }
 
+Result<void> Store::refresh(Disk& disk, const std::function<Result<void>()>& act) const {
+  const UniqueFd lock = UMWELT_TRY(lock_store());
+  disk.record() = UMWELT_TRY(read_record(disk.file()));
+  return act();
+}
+
 Result<void> Store::admit_growth(const Record& record, std::uint64_t before,
                                  std::uint64_t wanted) const {
   const std::uint64_t growth = saturating_sub(wanted, before);

@@ -85,8 +85,11 @@ class Store {
   // write what is dirty when the caller closes it.
   void discard(Disk& disk, const std::string& name, int root = -1) const;
 
+  // What `change` applies elsewhere comes before or after all of a refresh().
   Result<void> update(const std::string& name,
                       const std::function<Result<void>(Record&)>& change) const;
+  // Reads the record of one in use again and calls `act`, before anybody can change the record.
+  Result<void> refresh(Disk& disk, const std::function<Result<void>()>& act) const;
   // Offline either way; in use only larger (EPERM without CAP_SYS_RESOURCE).
   Result<void> resize(const std::string& name, std::uint64_t capacity_bytes) const;
   // A copy as of now under another name, by reflink where the filesystem can. In use: what was

@@ -101,6 +101,30 @@ def device_limits(umwelt, name):
     return limited
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_a_limit_that_changes_while_a_container_starts(umwelt, image, tmp_path, nothing_left):
+    """The start has read the old one by then."""
+    if not has_strict_limit():
+        pytest.skip("needs Linux 6.2: dirty limits of a device")
+    with volume(umwelt, "v", "--write-bps", "1m"):
+        with subprocess.Popen(["strace", "-o", tmp_path / "trace", "-e", "trace=flock",
+                               "-e", "inject=flock:delay_enter=500000", UMWELT, "run", "--name",
+                               "starts", "--rm", "--image", image, "-v", "v:/data", "--",
+                               "sleep", "1000"], env=umwelt.environment) as run:
+            try:
+                wait_until(lambda: json.loads(umwelt.ok("volume", "inspect", "v"))[0]["in_use"])
+                umwelt.ok("volume", "update", "v", "--write-bps", "none")
+                assert umwelt.launched("starts")["status"] == "created"
+                wait_until(lambda: umwelt.launched("starts")["status"] == "running", 30)
+                assert not device_limits(umwelt, "v")()
+                identity = umwelt.launched("starts")["spec"]["id"]
+                for path in BLKIO.glob(f"*/{identity}/blkio.throttle.*_device") if BLKIO else ():
+                    assert path.read_text() == ""
+            finally:
+                umwelt("rm", "--force", "starts")
+                run.wait(30)
+
+
 @pytest.mark.parametrize("end", ["rm", "kill"])
 def test_a_speed_limit_ends_with_its_volumes_use(umwelt, image, nothing_left, end):
     if not has_strict_limit():
