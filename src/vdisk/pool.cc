@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/parse.h"
+#include "vdisk/paths.h"
 
 namespace umwelt::vdisk {
 namespace {
@@ -79,7 +80,9 @@ Result<void> admit(const Sums& s, std::uint64_t capacity_bytes, std::uint64_t al
                             "{}, but with {} a pool of {} gives {}",
                             amount(s.promised_bytes), s.vdisks, amount(capacity_bytes), amount(sum),
                             policy, amount(s.size_bytes), amount(s.promisable_bytes())));
-  if (saturating_sub(s.free_bytes, allocated_bytes) < s.low_water_bytes)
+  // A low-water mark of 0 is no leave to take more than there is.
+  if (saturating_add(s.allocated_bytes, allocated_bytes) > s.size_bytes ||
+      saturating_sub(s.free_bytes, allocated_bytes) < s.low_water_bytes)
     return fail(0, fmt::format("the pool is at its low-water mark: {} of {} are free, {} are to be "
                                "allocated at once, {} must stay free",
                                amount(s.free_bytes), amount(s.size_bytes), amount(allocated_bytes),
@@ -87,19 +90,24 @@ Result<void> admit(const Sums& s, std::uint64_t capacity_bytes, std::uint64_t al
   return {};
 }
 
-Result<Sums> read_sums(int directory, const Policy& policy) {
+Result<Sums> read_sums(int directory, const Policy& policy, std::uint64_t unnamed_bytes) {
   unsigned vdisks = 0;
-  std::uint64_t promised = 0, allocated = 0;
-  for (const std::string& name : UMWELT_TRY(read_names(directory))) {
+  std::uint64_t promised = 0, allocated = unnamed_bytes;
+  const auto add = [&](const std::string& path, bool promise) {
     struct stat status {};
-    if (!name.ends_with(".img") ||
-        ::fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 ||
+    if (::fstatat(directory, path.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 ||
         !S_ISREG(status.st_mode))
-      continue;
+      return;
+    allocated = saturating_add(allocated, static_cast<std::uint64_t>(status.st_blocks) * 512);
+    if (!promise) return;
     ++vdisks;
     promised = saturating_add(promised, static_cast<std::uint64_t>(status.st_size));
-    allocated = saturating_add(allocated, static_cast<std::uint64_t>(status.st_blocks) * 512);
-  }
+  };
+  for (const std::string& name : UMWELT_TRY(read_names(directory)))
+    if (name.ends_with(".img")) add(name, true);
+  const std::string ready = kReadyFolder;
+  if (const auto names = read_names_at(directory, ready))
+    for (const std::string& name : *names) add(ready + "/" + name, false);
   struct statvfs status {};
   if (::fstatvfs(directory, &status) != 0) return fail_errno("statvfs of the pool");
   return sums(policy, {.free_bytes = status.f_bavail * status.f_frsize}, vdisks, promised,

@@ -52,8 +52,10 @@ Sums sums(const Policy& policy, const HostSpace& host, unsigned vdisks,
 // sentence with the sums (code 0).
 Result<void> admit(const Sums& sums, std::uint64_t capacity_bytes, std::uint64_t allocated_bytes);
 
-// Of every "*.img" in the directory, of a descriptor that nobody has read from.
-Result<Sums> read_sums(int directory, const Policy& policy);
+// Of every "*.img" in the directory, of a descriptor that nobody has read from. What is prepared
+// (ready.h) is promised to nobody, but has its space; so has a vdisk without a name yet, of
+// `unnamed_bytes`.
+Result<Sums> read_sums(int directory, const Policy& policy, std::uint64_t unnamed_bytes = 0);
 
 std::string amount(std::uint64_t bytes);  // "2.0 GiB", "512.0 MiB"
 

@@ -40,6 +40,12 @@ Result<std::uint64_t> length_of(int file) {
   return static_cast<std::uint64_t>(status.st_size);
 }
 
+Result<std::uint64_t> allocated_bytes(int file) {
+  struct stat status {};
+  if (::fstat(file, &status) != 0) return fail_errno("fstat a vdisk's file");
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
 Result<void> check_changeable(const Record& record, const std::string& name) {
   if (record.snapshot_of.empty()) return {};
   return fail(0, fmt::format("{} is a snapshot, which stays as it is: clone it", name));
@@ -94,9 +100,9 @@ Result<UniqueFd> Store::lock_store() const {
 
 // Not of the descriptor that has the lock: btrfs lists what was there when it was opened, which is
 // before the lock was had.
-Result<Sums> Store::sums() const {
+Result<Sums> Store::sums(std::uint64_t unnamed_bytes) const {
   const UniqueFd listing = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
-  return read_sums(listing.get(), policy_);
+  return read_sums(listing.get(), policy_, unnamed_bytes);
 }
 
 Result<void> Store::admit(std::uint64_t capacity_bytes, std::uint64_t allocated_bytes) const {
@@ -148,7 +154,10 @@ Result<void> Store::link(int file, const Record& record, const std::string& name
                          const std::string& ready_name) const {
   UMWELT_CHECK(write_record(file, record));
   UniqueFd lock = UMWELT_TRY(lock_store());
-  UMWELT_CHECK(admit(record.capacity_bytes, 0));
+  // Others that were made meanwhile did not see what it has taken of a pool of a given size.
+  const std::uint64_t unseen = ready_name.empty() ? UMWELT_TRY(allocated_bytes(file)) : 0;
+  const Sums now = UMWELT_TRY(sums(unseen));
+  UMWELT_CHECK(vdisk::admit(now, record.capacity_bytes, 0));
   if (!ready_name.empty()) {
     if (::renameat2(directory_.get(), ready_name.c_str(), directory_.get(), file_name(name).c_str(),
                     RENAME_NOREPLACE) != 0)

@@ -39,7 +39,7 @@ class Store {
 
   int directory() const { return directory_.get(); }
   const Policy& policy() const { return policy_; }
-  Result<Sums> sums() const;
+  Result<Sums> sums(std::uint64_t unnamed_bytes = 0) const;  // see read_sums()
 
   // A capacity rounded up to whole blocks; an Error (code 0) when it is out of bounds.
   static Result<std::uint64_t> round_capacity(std::uint64_t bytes);

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "host.h"
 #include "vdisk/image_file.h"
+#include "vdisk/ready.h"
 #include "vdisk/store.h"
 #include "vdisk/tool.h"
 
@@ -154,6 +155,40 @@ TEST_P(AdmissionTest, GuaranteedOnesMadeAtOnceDoNotFillTheHost) {
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(made, 2u);
   EXPECT_GE(store.sums()->free_bytes, low_water);
+}
+
+TEST_P(AdmissionTest, APoolOfAGivenSizeHoldsWhatHasNoNameYet) {
+  const Store store = open({.size_bytes = kGiB, .low_water_bytes = 0});
+  Record record = wish(600 * kMiB);
+  record.cls = Class::kGuaranteed;
+  auto one = store.make(record), other = store.make(record);
+  ASSERT_TRUE(one && other);
+  ASSERT_TRUE(store.publish(*one, "one"));
+  const auto refused = store.publish(*other, "other");
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().text.find("the pool"), std::string::npos) << refused.error().message();
+}
+
+TEST_P(AdmissionTest, APoolOfAGivenSizeHoldsWhatIsPrepared) {
+  const Store store = open({.size_bytes = kGiB, .low_water_bytes = 100 * kMiB});
+  Record record = wish(400 * kMiB);
+  record.cls = Class::kGuaranteed;
+  auto pool = ReadyPool::open(
+      store, {.capacity_bytes = record.capacity_bytes, .cls = record.cls, .count = 3});
+  ASSERT_TRUE(pool);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(pool->refill(true));
+  EXPECT_FALSE(pool->refill(true));
+  const Sums prepared = *store.sums();
+  EXPECT_EQ(prepared.vdisks, 0U);
+  EXPECT_EQ(prepared.promised_bytes, 0U);
+  EXPECT_GE(prepared.allocated_bytes, 800 * kMiB);
+  EXPECT_FALSE(store.create(record, "a"));
+  auto taken = store.take(record);
+  ASSERT_TRUE(taken) << taken.error().message();
+  ASSERT_NE(taken->ready_name(), "");
+  const auto published = store.publish(*taken, "a");
+  EXPECT_TRUE(published) << published.error().message();
+  EXPECT_EQ(store.sums()->promised_bytes, 400 * kMiB);
 }
 
 }  // namespace

@@ -82,6 +82,14 @@ TEST(Admit, NotBelowTheLowWaterMark) {
   EXPECT_NE(refused.error().text.find("low-water"), std::string::npos);
 }
 
+TEST(Admit, NotMoreThanThereIs) {
+  const Policy policy{.overcommit = 100.0, .size_bytes = 3 * kGiB, .low_water_bytes = 0};
+  const HostSpace host{.free_bytes = 10 * kGiB};
+  EXPECT_TRUE(admit(sums(policy, host, 1, 0, kGiB), kGiB, 2 * kGiB));
+  EXPECT_FALSE(admit(sums(policy, host, 1, 0, kGiB), kGiB, 2 * kGiB + 1));
+  EXPECT_FALSE(admit(sums(policy, host, 1, 0, 3 * kGiB + 1), kGiB, 0));
+}
+
 TEST(Admit, SumsThatOverflowAreRefused) {
   EXPECT_FALSE(admit(sums({}, {.free_bytes = kGiB}, 1, ~0ULL - 5, 0), kGiB, 0));
 }
