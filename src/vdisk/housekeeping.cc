@@ -277,6 +277,9 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
   Store store = UMWELT_TRY(Store::open(vdisks_directory(directories),
                                        templates_directory(directories), settings.policy));
   auto impl = std::make_unique<Impl>(directories, settings, std::move(log), std::move(store));
+  // A keeper that was killed may have left containers stopped; nothing else is as urgent.
+  for (const container::Record& c : impl->growing_containers())
+    (void)apply_frozen(c.cgroup_paths, false);
   const Reconciled reconciled = UMWELT_TRY(impl->store.reconcile());
   for (const std::string& name : reconciled.removed)
     impl->log(Weight::kInformation, fmt::format("vdisk {} belonged to nobody: removed", name));
@@ -285,9 +288,6 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
                                             vdisks_directory(directories), name));
   if (auto images = ImageStore::open(images_directory(directories))) UMWELT_TRY(images->tidy());
   (void)Templates(templates_directory(directories)).tidy();  // without mkfs.ext4 there is none
-  // A keeper that was killed may have left containers stopped.
-  for (const container::Record& c : impl->growing_containers())
-    (void)apply_frozen(c.cgroup_paths, false);
   if (const auto cleared = ReadyPool::clear(impl->store); !cleared)
     impl->trouble("remove prepared vdisks: " + cleared.error().message());
   if (settings.ready > 0)

@@ -105,6 +105,7 @@ class ImageStore {
                               const ImportProgress& progress = {}) const;
 
   // Removes what imports and removals that were killed have left; how many files and directories.
+  // None while somebody else changes the store, which may take as long as an image is read.
   Result<unsigned> tidy() const;
 
  private:

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is kept beside the images: the files that clones are copied from, and what a crash left.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -102,7 +103,9 @@ Result<unsigned> ImageStore::remove_orphans() const {
 }
 
 Result<unsigned> ImageStore::tidy() const {
-  const UniqueFd held = UMWELT_TRY(lock_store());
+  const UniqueFd held = UMWELT_TRY(open_at(directory_.get(), ".", O_RDONLY | O_DIRECTORY));
+  if (::flock(held.get(), LOCK_EX | LOCK_NB) != 0)
+    return errno == EWOULDBLOCK ? Result<unsigned>(0U) : fail_errno("lock the images");
   unsigned removed = 0;
   for (const std::string& name : UMWELT_TRY(read_names_at(directory_.get(), "."))) {
     if (!name.starts_with(kStaging)) continue;

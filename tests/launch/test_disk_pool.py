@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What many vdisks share: admission, the host's space, those made ready, and what a crash leaves."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import random
@@ -12,7 +14,7 @@ import time
 
 import pytest
 from disks import MIB, loops_of, refused, vdisks, volume, wait_until
-from umwelt import SLOWNESS, Umwelt
+from umwelt import HIERARCHIES, SLOWNESS, Umwelt
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
 
@@ -48,6 +50,39 @@ while :; do
   i=$((i + 1)); echo $i > count; sync count
 done
 """
+
+
+@contextlib.contextmanager
+def frozen(umwelt, name):
+    """Stopped, as a daemon that was killed leaves a container; the file that says so."""
+    identity = umwelt.launched(name)["spec"]["id"]
+    files = [path for root in HIERARCHIES for path in root.glob(f"*/{identity}/*")
+             if path.name in ("freezer.state", "cgroup.freeze")]
+    file = next((path for path in files if path.name == "freezer.state"), files[0])
+    umwelt("daemon", "stop", "--force")
+    file.write_text("FROZEN" if file.name == "freezer.state" else "1")
+    try:
+        yield file
+    finally:
+        file.write_text("THAWED" if file.name == "freezer.state" else "0")
+        umwelt("daemon", "start")
+
+
+def goes_on(file):
+    return file.read_text().strip() in ("THAWED", "0")
+
+
+def test_a_daemon_thaws_before_all_else(umwelt, image):
+    """An image may be read for minutes by who has the images' lock."""
+    with umwelt.detached("--image", image, "--disk", "64m", "--", "sleep", "1000") as name:
+        with frozen(umwelt, name) as file:
+            images = os.open(umwelt.state / "images", os.O_RDONLY)
+            try:
+                fcntl.flock(images, fcntl.LOCK_EX)
+                umwelt.ok("daemon", "start")
+                wait_until(lambda: goes_on(file))
+            finally:
+                os.close(images)
 
 
 @pytest.mark.vm

@@ -3,6 +3,7 @@
 #include "vdisk/image.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -133,6 +134,19 @@ TEST_P(ImageTest, WhatAKillLeftIsRemoved) {
   ASSERT_EQ(shell("rm " + path + "sha256-mine"), 0);
   EXPECT_FALSE(content());
   EXPECT_TRUE(images.import(source, "a"));
+}
+
+TEST_P(ImageTest, NobodyWaitsToTidyUp) {
+  const ImageStore images = open();
+  ASSERT_EQ(shell("mkdir " + host->path() + "/images/.staging-dead"), 0);
+  {
+    const UniqueFd lock(::open((host->path() + "/images").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_EQ(::flock(lock.get(), LOCK_EX), 0);
+    ::alarm(20);  // ends all of it where somebody does
+    EXPECT_EQ(*images.tidy(), 0U);
+    ::alarm(0);
+  }
+  EXPECT_EQ(*images.tidy(), 1U);
 }
 
 TEST_P(ImageTest, ANameMayLookLikeContent) {
