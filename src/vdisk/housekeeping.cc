@@ -108,6 +108,7 @@ struct Housekeeping::Impl {
   void thaw_forgotten();
   void enter(Level next, const Sums& sums);
   void freeze_all();
+  bool thaw(const container::Record& c);
   void thaw_all();
   void keep_ballast();
   void trouble(const std::string& text);
@@ -156,13 +157,25 @@ void Housekeeping::Impl::freeze_all() {
   }
 }
 
+// False: it is to be tried again. One that is gone needs no thawing.
+bool Housekeeping::Impl::thaw(const container::Record& c) {
+  const auto thawed = apply_frozen(c.cgroup_paths, false);
+  if (thawed || thawed.error().code == ENOENT || thawed.error().code == ENODEV) return true;
+  trouble(fmt::format("container {} is still stopped: {}", c.id, thawed.error().message()));
+  return false;
+}
+
 void Housekeeping::Impl::thaw_all() {
-  for (const std::string& id : frozen) {
-    // One that is gone needs no thawing.
-    if (const auto record = record_of(id)) (void)apply_frozen(record->cgroup_paths, false);
+  std::erase_if(frozen, [this](const std::string& id) {
+    const auto record = record_of(id);
+    if (!record && record.error().code != ENOENT) {
+      trouble(fmt::format("container {} is still stopped: {}", id, record.error().message()));
+      return false;
+    }
+    if (record && !thaw(*record)) return false;
     log(Weight::kInformation, fmt::format("container {} goes on", id));
-  }
-  frozen.clear();
+    return true;
+  });
 }
 
 void Housekeeping::Impl::keep_ballast() {
@@ -279,7 +292,7 @@ Result<std::unique_ptr<Housekeeping>> Housekeeping::start(const container::Direc
   auto impl = std::make_unique<Impl>(directories, settings, std::move(log), std::move(store));
   // A keeper that was killed may have left containers stopped; nothing else is as urgent.
   for (const container::Record& c : impl->growing_containers())
-    (void)apply_frozen(c.cgroup_paths, false);
+    if (!impl->thaw(c)) impl->frozen.insert(c.id);
   const Reconciled reconciled = UMWELT_TRY(impl->store.reconcile());
   for (const std::string& name : reconciled.removed)
     impl->log(Weight::kInformation, fmt::format("vdisk {} belonged to nobody: removed", name));

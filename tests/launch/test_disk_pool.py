@@ -85,6 +85,22 @@ def test_a_daemon_thaws_before_all_else(umwelt, image):
                 os.close(images)
 
 
+def test_a_container_that_can_not_be_thawed_is_named_and_tried_again(umwelt, image):
+    log = umwelt.runtime / "umweltd.log"
+    with umwelt.detached("--image", image, "--disk", "64m", "--", "sleep", "1000") as name:
+        with frozen(umwelt, name) as file:
+            subprocess.run(["mount", "--bind", "/dev/full", file], check=True)
+            try:
+                umwelt.ok("daemon", "start")
+                identity = umwelt.launched(name)["spec"]["id"]
+                text = f"container {identity} is still stopped: "
+                wait_until(lambda: text in log.read_text())
+            finally:
+                subprocess.run(["umount", file], check=True)
+            wait_until(lambda: goes_on(file))
+            assert f"container {identity} goes on" in log.read_text()
+
+
 @pytest.mark.vm
 def test_growth_stops_before_the_host_is_full(umwelt, image, host_filesystem, tmp_path):
     """The vdisks were promised more than there is: their containers wait for space."""
