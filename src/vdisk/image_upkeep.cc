@@ -52,9 +52,8 @@ Result<UniqueFd> ImageStore::clone_base(const Image& image, std::uint64_t capaci
                                        capacity_bytes, c == Class::kScratch ? "-nojournal" : "");
   if (auto file = open_at(directory_.get(), name, O_RDONLY | O_NOFOLLOW)) return file;
   const MountedImage mounted = UMWELT_TRY(mount(image));
-  UniqueFd file = UMWELT_TRY(open_at(directory_.get(), ".", O_TMPFILE | O_RDWR, 0600));
-  if (::ftruncate(file.get(), static_cast<off_t>(capacity_bytes)) != 0)
-    return fail_errno(fmt::format("make a file of {} bytes", capacity_bytes));
+  // As a vdisk's: btrfs shares no blocks of a file that is copied on write with one that is not.
+  UniqueFd file = UMWELT_TRY(create_unnamed(directory_.get(), capacity_bytes));
   const auto tick = [&] {
     struct stat status {};
     if (progress && ::fstat(file.get(), &status) == 0)

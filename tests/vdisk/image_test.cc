@@ -324,6 +324,14 @@ TEST_P(ImageTest, CloneBaseHoldsTheImage) {
   ASSERT_EQ(shell("debugfs -R 'cat /etc/name' " + path_of(base->get()) + " 2>/dev/null", &text), 0);
   EXPECT_EQ(text, "hello\n");
   EXPECT_TRUE(images.clone_base(*image, 64 << 20, Class::kThin));
+  unsigned copied = 0;
+  const auto clone = test::open_store(*host, {}).make_clone(
+      test::wish(64 << 20, Kind::kClone), base->get(), [&](auto, auto) { ++copied; });
+  ASSERT_TRUE(clone) << clone.error().message();
+  // The others may have reflinks, too.
+  if (GetParam() == std::string("xfs") || GetParam() == std::string("btrfs")) {
+    EXPECT_EQ(copied, 0U);
+  }
   // It can be made again: one that nobody reads is no use.
   EXPECT_TRUE(images.clone_base(*image, 65 << 20, Class::kThin));
   ASSERT_EQ(shell("touch -a -d '40 days ago' " + host->path() + "/images/*." +
