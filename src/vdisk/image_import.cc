@@ -2,7 +2,9 @@
 // How images come in and go out.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -190,6 +192,13 @@ Result<UniqueFd> make_erofs(int directory, const std::string& root, std::uint64_
   return file;
 }
 
+// From the programs that this thread runs, which ends soon: trusted.overlay.* would be orders to
+// the overlay on the image. Only who has the capability sees them (xattr(7)).
+Result<void> hide_trusted_attributes() {
+  if (::prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN) != 0) return fail_errno("drop CAP_SYS_ADMIN");
+  return {};
+}
+
 bool has_erofs() {
   const UniqueFd context(::fsopen("erofs", FSOPEN_CLOEXEC));
   return context && find_tool("mkfs.erofs");
@@ -308,6 +317,7 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
     // mkfs.erofs looks for the path of what it reads, and a mount in no namespace has none.
     const auto make_of_mount = [&]() -> Result<void> {
       UMWELT_CHECK(attach_mount(content.root.get(), AT_FDCWD, staging.path()));
+      UMWELT_CHECK(hide_trusted_attributes());
       return make(staging.path());
     };
     UMWELT_CHECK(tree ? in_private_mounts(make_of_mount) : make(path_of(content.root.get())));

@@ -117,6 +117,29 @@ END
   EXPECT_NE(named.error().text.find("--xattrs"), std::string::npos) << named.error().text;
 }
 
+TEST_F(ImportTest, OrdersToOverlayfsAreDropped) {
+  const ImageStore images = open();
+  const std::string python = " && python3 -c 'import os; ";
+  ASSERT_EQ(shell("cd " + source + " && mkdir d" + python +
+                  "[os.setxattr(p, k, b\"y\") for p in (\".\", \"d\", \"f\") for k in "
+                  "(\"trusted.overlay.opaque\", \"user.note\")]'"),
+            0);
+  const auto image = images.import(source, "a");
+  ASSERT_TRUE(image) << image.error().message();
+  const auto mounted = images.mount(*image);
+  ASSERT_TRUE(mounted) << mounted.error().message();
+  std::string names;
+  EXPECT_EQ(shell("cd " + path_of(mounted->mount.get()) + "/" + python +
+                      "print([os.listxattr(p) for p in (\".\", \"d\", \"f\")])'",
+                  &names),
+            0);
+  EXPECT_EQ(names, "[['user.note'], ['user.note'], ['user.note']]\n");
+  ASSERT_EQ(shell("tar -C " + source + " -cf " + archive + " --xattrs --xattrs-include='*' ."), 0);
+  const auto unpacked = images.import(archive, "b");
+  ASSERT_TRUE(unpacked) << unpacked.error().message();
+  EXPECT_EQ(unpacked->digest, image->digest);
+}
+
 TEST_F(ImportTest, OneThatIsKilledLeavesNothing) {
   const ImageStore images = open();
   ASSERT_EQ(shell("head -c 3000000 /dev/urandom > " + source + "/f && tar -C " + source + " -cf " +
