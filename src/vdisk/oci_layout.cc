@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/file.h"
 #include "vdisk/digest.h"
@@ -19,7 +20,7 @@ using nlohmann::json;
 constexpr std::size_t kMaxJsonBytes = 8U << 20, kMaxLayers = 512;
 constexpr int kMaxNesting = 4;
 
-constexpr char kArchitecture[] = "amd64";
+constexpr char kArchitecture[] = "amd64", kOlderArchitecture[] = "386";  // it runs both
 
 tl::unexpected<Error> bad_layout(const std::string& why) {
   return fail(0, "not a good image archive: " + why);
@@ -72,22 +73,73 @@ Result<json> read_blob_json(int directory, const json& descriptor) {
   return read_json(directory, path);
 }
 
+std::string joined(const std::set<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text.substr(0, 400);
+}
+
+// "linux/arm64", of what says it as an index or a config does; "" where that does not.
+std::string platform_of(const json& object) {
+  const std::string os = object.value("os", "linux"),
+                    architecture = object.value("architecture", "");
+  return os == "linux" && architecture.empty() ? "" : fmt::format("{}/{}", os, architecture);
+}
+
+// 0: of no use here; the most wanted has the largest number.
+int use_of(const std::string& platform) {
+  if (platform == std::string("linux/") + kArchitecture) return 3;
+  if (platform.empty()) return 2;
+  return platform == std::string("linux/") + kOlderArchitecture ? 1 : 0;
+}
+
+tl::unexpected<Error> refuse_platforms(const std::set<std::string>& platforms) {
+  return fail(0, fmt::format("it is for {:?}, and this machine is linux/{}", joined(platforms),
+                             kArchitecture));
+}
+
+tl::unexpected<Error> refuse_several(const std::set<std::string>& names) {
+  return fail(0, fmt::format("it holds {} images ({:?}): make an archive of one alone",
+                             names.size(), joined(names)));
+}
+
+std::string name_of(const json& manifest) {
+  const json annotations = manifest.value("annotations", json::object());
+  return annotations.value(
+      "io.containerd.image.name",
+      annotations.value("org.opencontainers.image.ref.name", manifest.value("digest", "")));
+}
+
+// Several names of one image have one digest. An index below the first is one image for several
+// platforms.
+Result<json> choose_manifest(const json& manifests, bool first_index) {
+  if (!manifests.is_array() || manifests.empty()) return bad_layout("its index is empty");
+  const json* chosen = nullptr;
+  int best = 0;
+  std::set<std::string> platforms, names;
+  for (const json& m : manifests) {
+    const std::string platform = platform_of(m.value("platform", json::object()));
+    if (platform == "unknown/unknown") continue;  // what a builder attests of the others
+    platforms.insert(platform);
+    const int use = use_of(platform);
+    if (use == 0 || use < best) continue;
+    if (use > best) names.clear();
+    if (use > best || m.at("digest") != chosen->at("digest")) names.insert(name_of(m));
+    if (use > best) chosen = &m;
+    best = use;
+  }
+  if (platforms.empty()) return bad_layout("its index is empty");
+  if (chosen == nullptr) return refuse_platforms(platforms);
+  if (first_index && names.size() > 1) return refuse_several(names);
+  return *chosen;
+}
+
 // An image index may point to another one.
 Result<json> find_manifest(int directory, json index) {
   for (int i = 0; i < kMaxNesting; ++i) {
     if (index.contains("layers")) return index;
-    const json& manifests = index.at("manifests");
-    if (!manifests.is_array() || manifests.empty()) return bad_layout("its index is empty");
-    const json* chosen = &manifests.front();
-    for (const json& m : manifests) {
-      const json platform = m.value("platform", json::object());
-      if (platform.value("os", "") != "linux" ||
-          platform.value("architecture", "") != kArchitecture)
-        continue;
-      chosen = &m;
-      break;
-    }
-    index = UMWELT_TRY(read_blob_json(directory, *chosen));
+    const json chosen = UMWELT_TRY(choose_manifest(index.at("manifests"), i == 0));
+    index = UMWELT_TRY(read_blob_json(directory, chosen));
   }
   return bad_layout("its indexes are nested too deep");
 }
@@ -99,7 +151,9 @@ std::vector<std::string> strings_of(const json& object, const char* key) {
   return list;
 }
 
-ImageConfig config_of(const json& whole) {
+Result<ImageConfig> config_of(const json& whole) {
+  if (const std::string platform = platform_of(whole); use_of(platform) == 0)
+    return refuse_platforms({platform});
   ImageConfig config;
   const json object = whole.value("config", json::object());
   if (!object.is_object()) return config;
@@ -118,22 +172,31 @@ Result<OciImage> open_oci(int directory) {
   const json& layers = manifest.at("layers");
   if (layers.size() > kMaxLayers) return bad_layout("it has too many layers");
   for (const json& layer : layers) image.layers.push_back(UMWELT_TRY(open_blob(directory, layer)));
-  if (manifest.contains("config"))
-    image.config = config_of(UMWELT_TRY(read_blob_json(directory, manifest["config"])));
+  if (manifest.contains("config")) {
+    const json config = UMWELT_TRY(read_blob_json(directory, manifest["config"]));
+    image.config = UMWELT_TRY(config_of(config));
+  }
   return image;
 }
 
 Result<OciImage> open_docker(int directory) {
   const json list = UMWELT_TRY(read_json(directory, "manifest.json"));
   if (!list.is_array() || list.empty()) return bad_layout("manifest.json names no image");
+  std::set<std::string> names;
+  for (const json& m : list) {
+    const json tags = m.value("RepoTags", json());
+    names.insert(tags.is_array() && !tags.empty() ? tags.front().get<std::string>()
+                                                  : m.at("Config").get<std::string>());
+  }
+  if (names.size() > 1) return refuse_several(names);
   const json& manifest = list.front();
   OciImage image;
   const json& layers = manifest.at("Layers");
   if (layers.size() > kMaxLayers) return bad_layout("it has too many layers");
   for (const json& layer : layers)
     image.layers.push_back(UMWELT_TRY(open_regular(directory, layer.get<std::string>())));
-  image.config =
-      config_of(UMWELT_TRY(read_json(directory, manifest.at("Config").get<std::string>())));
+  const json config = UMWELT_TRY(read_json(directory, manifest.at("Config").get<std::string>()));
+  image.config = UMWELT_TRY(config_of(config));
   return image;
 }
 

@@ -25,8 +25,8 @@ struct OciImage {
 
 bool is_oci_layout(int directory);
 
-// An Error (code 0) is a sentence. Of several images: the one for Linux on this machine, else the
-// first.
+// An Error (code 0) is a sentence: also for an image that is not for this machine, and for several
+// images. Of one for several platforms: that for Linux on this machine.
 Result<OciImage> open_oci_layout(int directory);
 
 }  // namespace umwelt::vdisk

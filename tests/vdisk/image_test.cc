@@ -442,6 +442,86 @@ tar cf )" + archive +
   }
 }
 
+// {FILE: JSON} of `code`, a Python expression that may call blob(object, **more), which returns a
+// descriptor.
+Result<Image> import_layout(const ImageStore& images, const std::string& code) {
+  const std::string root = make_directory("layout");
+  std::ofstream(root + ".py") << R"(import hashlib, json, os
+os.makedirs("blobs/sha256")
+os.system("tar cf layer --files-from /dev/null && echo > f && tar cf layer f && rm f")
+def store(data, **more):
+    digest = hashlib.sha256(data).hexdigest()
+    open("blobs/sha256/" + digest, "wb").write(data)
+    return {"digest": "sha256:" + digest, "size": len(data), **more}
+def blob(value, **more):
+    return store(json.dumps(value).encode(), **more)
+def on(architecture, os="linux"):
+    return {"os": os, "architecture": architecture}
+def image(config={}, **more):
+    layer = store(open("layer", "rb").read())
+    return blob({"config": blob(config), "layers": [layer]}, **more)
+def named(name, architecture=None):
+    more = {"platform": on(architecture)} if architecture else {}
+    return image({"config": {"User": name}}, **more,
+                 annotations={"org.opencontainers.image.ref.name": name})
+def index(*manifests):
+    return {"oci-layout": {}, "index.json": {"manifests": manifests}}
+def docker(*tags, **config):
+    return {"c.json": config, "manifest.json": [
+        {"Config": "c.json", "RepoTags": [tag], "Layers": ["layer"]} for tag in tags]}
+files = )" << code << R"(
+for name, value in files.items():
+    json.dump(value, open(name, "w"))
+)";
+  std::string output;
+  EXPECT_EQ(shell("cd " + root + " && python3 " + root + ".py", &output), 0) << output;
+  (void)images.remove("layout");
+  return images.import(root, "layout");
+}
+
+TEST(Layers, AnotherMachinesImageIsRefused) {
+  auto host = test::HostFilesystem::make("root", 0);
+  const auto images = ImageStore::open(host->path() + "/images");
+  ASSERT_TRUE(images);
+  for (const char* code : {"index(image(platform=on('arm64')))", "docker('a', **on('arm64'))",
+                           "index(image(on('arm64')))",
+                           "index(blob({'manifests': [image(platform=on('arm64')), "
+                           "image(platform=on('unknown', 'unknown'))]}))"}) {
+    const auto refused = import_layout(*images, code);
+    ASSERT_FALSE(refused) << code;
+    EXPECT_NE(
+        refused.error().text.find("it is for \"linux/arm64\", and this machine is linux/amd64"),
+        std::string::npos)
+        << code << ": " << refused.error().message();
+  }
+  for (const char* code :
+       {"index(image(on('amd64')))", "index(image(on('386'), platform=on('386')))",
+        "index(blob({'manifests': [image(platform=on('arm64')), image(platform=on('amd64'))]}))",
+        "docker('a', **on('amd64'))", "docker('a', architecture='amd64')"}) {
+    const auto image = import_layout(*images, code);
+    EXPECT_TRUE(image) << code << ": " << image.error().message();
+  }
+}
+
+TEST(Layers, OneOfSeveralImagesIsNotTaken) {
+  auto host = test::HostFilesystem::make("root", 0);
+  const auto images = ImageStore::open(host->path() + "/images");
+  ASSERT_TRUE(images);
+  for (const char* code : {"docker('a:1', 'b:2')", "index(named('a:1'), named('b:2'))",
+                           "index(named('a:1', 'amd64'), named('b:2', 'amd64'))"}) {
+    const auto refused = import_layout(*images, code);
+    ASSERT_FALSE(refused) << code;
+    EXPECT_NE(refused.error().text.find("it holds 2 images (\"a:1, b:2\")"), std::string::npos)
+        << code << ": " << refused.error().message();
+  }
+  // Two names of one, and two platforms.
+  for (const char* code : {"index(image(annotations={'x': 'a'}), image(annotations={'x': 'b'}))",
+                           "index(named('a', 'arm64'), named('a', 'amd64'))"}) {
+    const auto image = import_layout(*images, code);
+    EXPECT_TRUE(image) << code << ": " << image.error().message();
+  }
+}
+
 TEST_P(ImageTest, ARootFilesystemMayHaveAManifest) {
   const ImageStore images = open();
   const std::string archive = test::scratch_directory() + "/manifest.tar";
