@@ -33,10 +33,11 @@ Result<std::string> parse_image_name(std::string_view text) {
                              printable(text, 60)));
 }
 
-Result<Image> import_one(const ImageStore& images, const std::string& source,
-                         const std::string& name) {
+Result<Image> import_one(const Context& context, const ImageStore& images,
+                         const std::string& source, const std::string& name) {
+  const vdisk::Store vdisks = UMWELT_TRY(open_vdisks(context));
   Progress progress("importing " + printable(source, 60));
-  auto image = images.import(source, name, show_steps(progress, name));
+  auto image = images.import(source, name, show_steps(progress, name), STDIN_FILENO, &vdisks);
   if (!image && image.error().code == EEXIST)
     return fail(0, fmt::format("an image named {} exists: umwelt image rm {}, or choose another "
                                "name with --name",
@@ -54,7 +55,7 @@ Result<int> import(const Context& context, const std::string& wanted, bool json,
     return fail_usage(fmt::format("image import: {} gives no name: choose one with --name",
                                   source == "-" ? "standard input" : printable(source, 200)));
   const ImageStore images = UMWELT_TRY(open_images(context));
-  const Image image = UMWELT_TRY(import_one(images, source, name));
+  const Image image = UMWELT_TRY(import_one(context, images, source, name));
   if (json)
     UMWELT_CHECK(print_json(image_json(images, image)));
   else
@@ -190,7 +191,7 @@ Result<int> prefetch(const Context& context, bool json, const Operands& files) {
       return fail(0, fmt::format("{} gives no name: import it with --name", printable(file, 200)));
     auto image = images.find(name);
     const bool there = image.has_value();
-    if (!there) image = import_one(images, file, name);
+    if (!there) image = import_one(context, images, file, name);
     if (!image) return fail(image.error());
     if (!json)
       return print(fmt::format("{}  {}{}\n", name, image->digest, there ? "  (was there)" : ""));

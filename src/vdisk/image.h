@@ -21,6 +21,8 @@
 
 namespace umwelt::vdisk {
 
+class Store;
+
 enum class ImageForm { kErofs, kDirectory };
 
 struct Image {
@@ -84,9 +86,11 @@ class ImageStore {
 
   // `source`: a directory, an archive (tar, OCI or docker), or "-" for an archive on `standard_in`.
   // When this returns, it is on the disk. Of an import that is killed nothing stays, of one in a
-  // crash of the host what the next tidy() removes.
+  // crash of the host what the next tidy() removes. Where `vdisks` are on the same filesystem,
+  // their critical mark stays free.
   Result<Image> import(const std::string& source, const std::string& name,
-                       const ImportProgress& progress = {}, int standard_in = 0) const;
+                       const ImportProgress& progress = {}, int standard_in = 0,
+                       const Store* vdisks = nullptr) const;
   Result<ImageList> list() const;
   Result<Image> find(const std::string& name) const;
   // Its content goes with the last name. EBUSY while it is mounted. One that is damaged can be

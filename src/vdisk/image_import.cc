@@ -25,6 +25,7 @@
 #include "vdisk/pack.h"
 #include "vdisk/pool.h"
 #include "vdisk/staging.h"
+#include "vdisk/store.h"
 #include "vdisk/tool.h"
 #include "vdisk/tree_writer.h"
 
@@ -45,11 +46,18 @@ Result<UniqueFd> make_directory(int parent, const char* name) {
   return open_at(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
-// What imports leave free for the vdisks beside them.
-Result<std::uint64_t> reserve_of(int directory) {
+// What imports leave free for the vdisks beside them; without it containers would be stopped.
+Result<std::uint64_t> reserve_of(int directory, const Store* vdisks) {
   struct statvfs status {};
   if (::fstatvfs(directory, &status) != 0) return fail_errno("statvfs");
-  return std::min<std::uint64_t>(status.f_blocks * status.f_frsize / 20, 1ULL << 30);
+  const auto reserve = std::min<std::uint64_t>(status.f_blocks * status.f_frsize / 20, 1ULL << 30);
+  struct stat here {
+  }, there{};
+  if (vdisks == nullptr || ::fstat(directory, &here) != 0 ||
+      ::fstat(vdisks->directory(), &there) != 0 || here.st_dev != there.st_dev)
+    return reserve;
+  const Sums sums = UMWELT_TRY(vdisks->sums());
+  return std::max(reserve, saturating_add(sums.critical_bytes, TreeWriter::kSpaceCheckBytes));
 }
 
 ArchiveProgress steps(const Confined& confined, const std::string& what) {
@@ -262,7 +270,8 @@ Result<void> ImageStore::publish_directory(Image& image, int staging,
 }
 
 Result<Image> ImageStore::import(const std::string& source, const std::string& name,
-                                 const ImportProgress& progress, int standard_in) const {
+                                 const ImportProgress& progress, int standard_in,
+                                 const Store* vdisks) const {
   if (!valid_image_name(name))
     return fail(0, fmt::format("'{}' is no name of an image: letters, digits, '_', '.', ':' and "
                                "'-', at most {}, beginning with a letter or digit",
@@ -284,7 +293,7 @@ Result<Image> ImageStore::import(const std::string& source, const std::string& n
   UniqueFd held = UMWELT_TRY(lock_store());  // tidy() removes what is not locked
   const Staging staging = UMWELT_TRY(Staging::make(directory_.get(), path_));
   held.reset();
-  const std::uint64_t reserve = UMWELT_TRY(reserve_of(directory_.get()));
+  const std::uint64_t reserve = UMWELT_TRY(reserve_of(directory_.get(), vdisks));
   const bool tree = source != "-" && S_ISDIR(status.st_mode) && !is_oci_layout(input.get());
   Content content;
   if (tree) {

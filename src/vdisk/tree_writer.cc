@@ -17,7 +17,7 @@ namespace {
 
 using Type = TreeEntry::Type;
 
-constexpr std::uint64_t kSpaceCheckBytes = 64ULL << 20, kEntriesPerCheck = 256;
+constexpr std::uint64_t kEntriesPerCheck = 256;
 constexpr std::uint64_t kNoteBytes = 64;  // of a path in memory, beside its letters
 constexpr std::string_view kWhiteout = ".wh.", kOpaque = ".wh..wh..opq";
 

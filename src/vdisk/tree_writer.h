@@ -39,7 +39,8 @@ class TreeWriter {
  public:
   static constexpr std::uint64_t kMaxFileBytes = 1ULL << 40, kMaxEntries = 20'000'000;
   static constexpr std::size_t kMaxDepth = 250, kMaxPathBytes = 3500;
-  static constexpr std::uint64_t kMaxNotedBytes = 1ULL << 30;  // of paths, in memory
+  static constexpr std::uint64_t kSpaceCheckBytes = 64ULL << 20;  // between two looks at the space
+  static constexpr std::uint64_t kMaxNotedBytes = 1ULL << 30;     // of paths, in memory
 
   // `reserve_bytes` of the filesystem and a twentieth of its inodes stay free: ENOSPC before.
   static Result<TreeWriter> open(int directory, std::uint64_t reserve_bytes);

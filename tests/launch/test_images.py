@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 from disks import MIB, refused, vdisks, volume, wait_until
-from umwelt import UMWELT
+from umwelt import UMWELT, Umwelt
 
 pytestmark = pytest.mark.usefixtures("no_disk_left")
 
@@ -105,6 +105,21 @@ def test_image_commands(umwelt, image, tmp_path, rootfs):
     assert out.count("was there") == 2
     umwelt.ok("image", "rm", "small", "again", "piped")
     assert [i["name"] for i in json.loads(umwelt.ok("image", "ls", "--json"))] == ["busybox"]
+
+
+def test_an_import_leaves_the_vdisks_their_critical_mark(umwelt, image, host_filesystem, tmp_path):
+    near = Umwelt(host_filesystem)
+    near.environment["UMWELT_CONFIG"] = str(tmp_path / "umwelt.toml")
+    (tmp_path / "umwelt.toml").write_text('[disk]\nlow_water = "350m"\ncritical = "350m"\n')
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large/f").write_bytes(os.urandom(100 * MIB))
+    try:
+        refused(near, "image", "import", tmp_path / "large", text="must stay free")
+        (tmp_path / "umwelt.toml").write_text('[disk]\nlow_water = "50m"\n')
+        near.ok("image", "import", tmp_path / "large")
+        near.ok("image", "rm", "large")
+    finally:
+        near.clean_up()
 
 
 def test_image_without_disk_keeps_nothing(umwelt, image):

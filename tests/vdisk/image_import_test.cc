@@ -177,6 +177,26 @@ TEST_F(ImportTest, ANameThatExistsKeepsNoLeftovers) {
   EXPECT_EQ(left().find(".staging"), std::string::npos) << left();
 }
 
+TEST_F(ImportTest, TheCriticalMarkOfTheVdisksStaysFree) {
+  ASSERT_EQ(shell("head -c 120M /dev/urandom > " + source + "/f && tar -C " + source + " -cf " +
+                  archive + " ."),
+            0);
+  const ImageStore images = open();
+  const std::uint64_t critical = 300ULL << 20;
+  const Store vdisks = test::open_store(*host, {.critical_bytes = critical});
+  std::uint64_t least = vdisks.sums()->free_bytes;
+  const auto look = [&](const ImportStep&) { least = std::min(least, vdisks.sums()->free_bytes); };
+  for (const std::string& from : {source, archive}) {
+    const auto refused = images.import(from, "a", look, 0, &vdisks);
+    ASSERT_FALSE(refused) << from;
+    EXPECT_NE(refused.error().text.find("must stay free"), std::string::npos)
+        << refused.error().message();
+  }
+  EXPECT_GE(least, critical);
+  const auto image = images.import(archive, "a");
+  EXPECT_TRUE(image) << image.error().message();
+}
+
 TEST_F(ImportTest, SomeInodesStayFree) {
   ASSERT_EQ(shell("cd " + source + " && seq 35000 | xargs touch && tar -cf " + archive + " ."), 0);
   const ImageStore images = open();
