@@ -134,8 +134,11 @@ class Output {
  public:
   static Result<Output> open(const std::string& path, mode_t mode) {
     struct stat status {};
-    if (::lstat(path.c_str(), &status) == 0)
-      return fail(0, path + " exists: remove it, or choose another file");
+    const bool there = ::lstat(path.c_str(), &status) == 0;
+    if (there && (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode) || S_ISFIFO(status.st_mode)))
+      return fail(0,
+                  fmt::format("{} is no new file: write to it with > instead of --output", path));
+    if (there) return fail(0, path + " exists: remove it, or choose another file");
     const std::string folder = std::filesystem::path(path).parent_path();
     auto file = open_at(AT_FDCWD, folder.empty() ? "." : folder, O_WRONLY | O_TMPFILE, mode);
     const bool nameless = file.has_value();

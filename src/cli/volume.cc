@@ -83,6 +83,9 @@ nlohmann::json volume_json(const Store& store, const Entry& entry) {
 }
 
 Result<Entry> find_volume(const Store& store, const std::string& name) {
+  if (name.starts_with(vdisk::kVolumePrefix))
+    return fail(0, fmt::format("{} is what umwelt vdisk calls a volume: leave '{}' away",
+                               printable(name, 80), vdisk::kVolumePrefix));
   auto entry = store.find(stored_name(name));
   if (!entry) return fail(vdisk::explain(entry.error(), "volume " + printable(name, 80)));
   return entry;
@@ -223,6 +226,7 @@ Result<int> update(const Context& context, const IoLimits& wanted, bool json,
 Result<int> remove(const Context& context, bool json, const Operands& names) {
   const Store store = UMWELT_TRY(open_vdisks(context));
   return remove_each(names, json, [&](const std::string& name) -> Result<void> {
+    UMWELT_TRY(find_volume(store, name));
     if (auto removed = store.remove(stored_name(name)); !removed)
       return fail(vdisk::explain(removed.error(), "volume " + name));
     return {};

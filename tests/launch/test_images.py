@@ -95,6 +95,8 @@ def test_image_commands(umwelt, image, tmp_path, rootfs):
     umwelt.ok("image", "export", "small", "--output", tmp_path / "again.tar")
     refused(umwelt, "image", "export", "small", "--output", tmp_path / "again.tar",
             text="again.tar exists: remove it")
+    refused(umwelt, "image", "export", "small", "--output", "/dev/null",
+            text="/dev/null is no new file: write to it with >")
     again = json.loads(umwelt.ok("image", "import", "--json", "--name", "again",
                                  tmp_path / "again.tar"))
     assert again["digest"] == listed["small"]["digest"]

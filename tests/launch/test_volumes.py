@@ -41,6 +41,15 @@ def test_exclusive_and_shared_volumes(umwelt, image):
                                          "cat /o/f 2>/dev/null || true") == "there\n")
 
 
+def test_the_name_that_a_volume_has_among_vdisks(umwelt, image):
+    with volume(umwelt, "data"):
+        for command in ("rm", "inspect", "update"):
+            limit = ("--write-bps", "1m") if command == "update" else ()
+            done = umwelt("volume", command, "volume:data", *limit)
+            assert done.returncode == 1 and "leave 'volume:' away" in done.stderr, done
+        refused(umwelt, "volume", "rm", "absent", text="there is no volume absent")
+
+
 def has_strict_limit():
     return any(pathlib.Path("/sys/class/bdi").glob("7:*/strict_limit"))
 
