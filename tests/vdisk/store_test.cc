@@ -370,8 +370,6 @@ TEST_P(StoreTest, AProgramThatIsMissingIsNamedWithItsPackage) {
             "e2fsck is missing: apt-get install e2fsprogs");
 }
 
-// SIGKILL at any moment of create, attach and remove, with 4 workers: nothing stays that belongs to
-// nobody, and what was said to exist opens cleanly.
 TEST_P(StoreTest, PreparedOnesOfAKeeperThatIsGoneGo) {
   const Store store = open();
   const std::string folder = host->path() + "/vdisks/.ready";
@@ -402,6 +400,8 @@ TEST_P(StoreTest, APreparedOneIsInUseUntilItsKeeperHasLetGo) {
   EXPECT_TRUE(disk) << disk.error().message();
 }
 
+// SIGKILL at any moment of create, attach and remove, with 4 workers: nothing stays that belongs to
+// nobody, and what was said to exist opens cleanly.
 TEST_P(StoreTest, KilledAtAnyMoment) {
   const Store store = open();
   std::mt19937 random(7);
