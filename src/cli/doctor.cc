@@ -2,6 +2,7 @@
 #include "oci/doctor.h"
 
 #include <fmt/format.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -109,6 +110,9 @@ Result<int> watch(const Context& context, const DoctorOptions& options) {
     auto now = oci::examine(context.directories);
     UMWELT_CHECK(log_changes(before, now));
     before = std::move(now);
+    // What waited for a daemon that does not answer, and was killed (run_apart()).
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
     std::this_thread::sleep_for(std::chrono::seconds(interval_s));
   }
 }
