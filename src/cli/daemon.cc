@@ -84,7 +84,7 @@ Result<void> end(pid_t pid) {
     return fail(0, "systemd would start umweltd again: systemctl stop umweltd");
   const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!process) return fail_errno(fmt::format("pidfd_open of umweltd (process {})", pid));
-  for (const int signal : {SIGTERM, SIGCONT})
+  for (const int signal : {SIGCONT, SIGTERM})
     if (::syscall(SYS_pidfd_send_signal, process.get(), signal, nullptr, 0) < 0)
       return fail_errno(fmt::format("sending a signal to umweltd (process {})", pid));
   const Progress progress("waiting for umweltd to end");
