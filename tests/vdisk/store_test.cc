@@ -21,7 +21,6 @@
 #include "vdisk/ext4.h"
 #include "vdisk/image_file.h"
 #include "vdisk/io_limits.h"
-#include "vdisk/ready.h"
 #include "vdisk/tool.h"
 
 namespace umwelt::vdisk {
@@ -368,36 +367,6 @@ TEST_P(StoreTest, AProgramThatIsMissingIsNamedWithItsPackage) {
                      return {};
                    }),
             "e2fsck is missing: apt-get install e2fsprogs");
-}
-
-TEST_P(StoreTest, PreparedOnesOfAKeeperThatIsGoneGo) {
-  const Store store = open();
-  const std::string folder = host->path() + "/vdisks/.ready";
-  ASSERT_TRUE(ReadyPool::clear(store));  // none was ever made
-  auto pool = ReadyPool::open(store, {.capacity_bytes = 64 * kMiB, .count = 1});
-  ASSERT_TRUE(pool) << pool.error().message();
-  ASSERT_TRUE(pool->refill(true));
-  EXPECT_EQ(shell("test -n \"$(ls -A " + folder + ")\""), 0);
-  ASSERT_TRUE(ReadyPool::clear(store));
-  EXPECT_EQ(shell("test -z \"$(ls -A " + folder + ")\""), 0);
-}
-
-TEST_P(StoreTest, APreparedOneIsInUseUntilItsKeeperHasLetGo) {
-  const Store store = open();
-  auto pool = ReadyPool::open(store, {.capacity_bytes = 64 * kMiB, .count = 1});
-  ASSERT_TRUE(pool && pool->refill(true));
-  {
-    auto disk = store.take(wish(64 * kMiB));
-    ASSERT_TRUE(disk) << disk.error().message();
-    ASSERT_NE(disk->ready_name(), "");
-    ASSERT_TRUE(store.publish(*disk, "a"));
-  }
-  const auto locked = store.lock("a");
-  ASSERT_FALSE(locked) << "two would mount it";
-  EXPECT_EQ(locked.error().code, EBUSY);
-  ASSERT_TRUE(pool->refill(false));
-  const auto disk = store.attach("a");
-  EXPECT_TRUE(disk) << disk.error().message();
 }
 
 // SIGKILL at any moment of create, attach and remove, with 4 workers: nothing stays that belongs to
