@@ -81,6 +81,12 @@ bool is_locked_by_others(int file) {
   return ::fcntl(file, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+Result<std::uint64_t> allocated_bytes(int file) {
+  struct stat status {};
+  if (::fstat(file, &status) != 0) return fail_errno("fstat a vdisk's file");
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
 Result<UniqueFd> create_unnamed(int directory, std::uint64_t capacity_bytes) {
   UniqueFd file = UMWELT_TRY(open_at(directory, ".", O_TMPFILE | O_RDWR, 0600));
   UMWELT_CHECK(lock_file(file.get()));

@@ -23,6 +23,9 @@ bool is_locked_by_others(int file);
 // larger than that filesystem allows a file.
 Result<UniqueFd> create_unnamed(int directory, std::uint64_t capacity_bytes);
 
+// What a vdisk's file has of its filesystem.
+Result<std::uint64_t> allocated_bytes(int file);
+
 // Writes the template and allocates what its class wants allocated: metadata and journal, or (for
 // guaranteed) everything. ENOSPC: the host filesystem can't hold that.
 Result<void> write_template(int file, const Template& t, Class c);

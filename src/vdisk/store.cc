@@ -40,12 +40,6 @@ Result<std::uint64_t> length_of(int file) {
   return static_cast<std::uint64_t>(status.st_size);
 }
 
-Result<std::uint64_t> allocated_bytes(int file) {
-  struct stat status {};
-  if (::fstat(file, &status) != 0) return fail_errno("fstat a vdisk's file");
-  return static_cast<std::uint64_t>(status.st_blocks) * 512;
-}
-
 Result<void> check_changeable(const Record& record, const std::string& name) {
   if (record.snapshot_of.empty()) return {};
   return fail(0, fmt::format("{} is a snapshot, which stays as it is: clone it", name));

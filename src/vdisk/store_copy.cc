@@ -2,7 +2,6 @@
 // The store's copies: clones of images, clones and snapshots of vdisks.
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <ctime>
@@ -22,10 +21,9 @@ constexpr const char* kStandstill = ".standstill-";
 
 // Two copies that are made at the same moment can't both have the last of the pool.
 Result<void> Store::reserve(int to, int from, const Record& record) const {
-  struct stat status {};
-  if (::fstat(from, &status) != 0) return fail_errno("fstat a vdisk's file");
+  const std::uint64_t allocated = UMWELT_TRY(allocated_bytes(from));
   const UniqueFd lock = UMWELT_TRY(lock_store());
-  UMWELT_CHECK(admit(record, static_cast<std::uint64_t>(status.st_blocks) * 512));
+  UMWELT_CHECK(admit(record, allocated));
   if (record.cls == Class::kGuaranteed)
     return allocate_for(to, record.cls, record.capacity_bytes, from);
   return reserve_copy(from, to);
@@ -92,9 +90,8 @@ Result<void> Store::copy(const std::string& name, const std::string& new_name, b
   const Reached from = UMWELT_TRY(reach(name, Lock::kShared, false));
   const int file = from.disk ? from.disk->file() : from.file.get();
   Record record = UMWELT_TRY(read_record(file));
-  struct stat status {};
-  if (::fstat(file, &status) != 0) return fail_errno(name);
-  UMWELT_CHECK(admit(record.capacity_bytes, static_cast<std::uint64_t>(status.st_blocks) * 512));
+  const std::uint64_t allocated = UMWELT_TRY(allocated_bytes(file));
+  UMWELT_CHECK(admit(record.capacity_bytes, allocated));
   const UniqueFd to = UMWELT_TRY(create_unnamed(directory_.get(), 0));
   if (from.disk) {
     UMWELT_CHECK(copy_in_use(*from.disk, to.get(), name, progress));
